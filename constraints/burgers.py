@@ -1,0 +1,146 @@
+r"""The viscous Burgers equation in one dimension,
+
+.. math:: u_t + u u_x = \nu u_{xx},
+
+on a periodic grid, with central differences in space and one of two schemes in time.
+
+A field is a whole space-time image `(B, 1, X, T)`: x is the second-last axis and ascends, t is the
+last. Each frame must be the solver's step from the frame before.
+"""
+
+__all__ = ["Burgers"]
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .base import Constraint
+from .errors import InputError
+
+
+class Burgers(Constraint):
+    r"""Creates the constraint that every frame of a field follows from the one before.
+
+    `euler` is the explicit scheme behind the published data (which the public code calls
+    Crank-Nicolson); `crank_nicolson` is the implicit trapezoidal rule, solved by Newton's method
+    to the precision of its input.
+
+    References:
+        Neural Approximate Mirror Maps for Constrained Diffusion Models (Feng et al., 2025)
+        https://arxiv.org/abs/2406.12816
+
+    Arguments:
+        scheme: The scheme in time.
+        viscosity: The viscosity :math:`\nu`, in length² / time.
+        length: The coordinate of the last grid point; the first is 0, so that the spacing is
+            `length / (X - 1)` and the period `X` spacings.
+        dt: The time between two frames.
+        substeps: The number of solver steps in a frame.
+    """
+
+    def __init__(
+        self,
+        scheme: Literal["euler", "crank_nicolson"] = "euler",
+        viscosity: float = 0.05,
+        length: float = 10.0,
+        dt: float = 0.125,
+        substeps: int = 5,
+    ) -> None:
+        super().__init__()
+        if scheme not in ("euler", "crank_nicolson"):
+            raise ValueError(f"Unknown scheme '{scheme}': use 'euler' or 'crank_nicolson'.")
+        if min(viscosity, length, dt) <= 0 or substeps < 1:
+            raise ValueError(
+                "Burgers expects positive viscosity, length, dt and substeps, got "
+                f"{viscosity}, {length}, {dt} and {substeps}."
+            )
+        self.scheme = scheme
+        self.viscosity = viscosity
+        self.length = length
+        self.dt = dt
+        self.substeps = substeps
+
+    def step(self, u: Tensor) -> Tensor:
+        r"""Advances states by one frame.
+
+        Arguments:
+            u: The states, with shape `(*, X, T)`: T independent states side by side.
+
+        Returns:
+            The states `dt` later, with shape `(*, X, T)`.
+        """
+        solve = self._euler if self.scheme == "euler" else self._crank_nicolson
+        dx, dt = self.length / (u.shape[-2] - 1), self.dt / self.substeps
+        for _ in range(self.substeps):
+            u = solve(u, dx, dt)
+        return u
+
+    def residual(self, x: Tensor) -> Tensor:
+        r"""Returns `x[k + 1] - step(x[k])` for all frames.
+
+        Arguments:
+            x: The fields, with shape `(B, 1, X, T)`.
+
+        Returns:
+            The residuals, with shape `(B, 1, X, T - 1)`.
+        """
+        return x[..., 1:] - self.step(x[..., :-1])
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "problem": "burgers",
+            "boundary": {"x": "periodic", "t": "none"},
+            "parameters": {
+                "viscosity": self.viscosity,
+                "length": self.length,
+                "dt": self.dt,
+                "substeps": self.substeps,
+                "scheme": self.scheme,
+            },
+        }
+
+    def check_shape(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] < 3 or x.shape[3] < 2:
+            raise InputError(
+                f"Burgers expects fields of shape (B, 1, X, T) with at least 3 points and 2 "
+                f"frames, got {tuple(x.shape)}."
+            )
+
+    def _velocity(self, u: Tensor, dx: float) -> Tensor:
+        right, left = u.roll(-1, -2), u.roll(1, -2)
+        diffusion = self.viscosity / dx**2 * (right - 2 * u + left)
+        return diffusion - u * (right - left) / (2 * dx)
+
+    def _euler(self, u: Tensor, dx: float, dt: float) -> Tensor:
+        return u + dt * self._velocity(u, dx)
+
+    def _crank_nicolson(self, u: Tensor, dx: float, dt: float) -> Tensor:
+        known = u + dt / 2 * self._velocity(u, dx)
+        v = u.detach()
+        tolerance = 4 * torch.finfo(u.dtype).eps * (1 + v.abs().max())
+        for _ in range(20):
+            update = self._newton(v, known.detach(), dx, dt)
+            v = v - update
+            if update.abs().max() <= tolerance:
+                break
+        # One more Newton step, now on the graph: by the implicit function theorem its derivative
+        # with respect to u is that of the converged solution.
+        return v - self._newton(v, known, dx, dt)
+
+    def _newton(self, v: Tensor, known: Tensor, dx: float, dt: float) -> Tensor:
+        r"""Solves `(I - dt/2 J(v)) update = v - dt/2 velocity(v) - known` on the last but one axis."""
+        right, left = v.roll(-1, -2), v.roll(1, -2)
+        advect = v / (2 * dx)
+        spread = torch.full_like(v, self.viscosity / dx**2)
+        centre = -2 * spread - (right - left) / (2 * dx)
+        rows = [a.transpose(-1, -2) for a in (centre, spread - advect, spread + advect)]
+        eye = torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
+        shifts = (eye, eye.roll(1, 1), eye.roll(-1, 1))  # the point itself, its right, its left
+        jacobian = sum(r.unsqueeze(-1) * e for r, e in zip(rows, shifts, strict=True))
+        defect = v - dt / 2 * self._velocity(v, dx) - known
+        return (
+            torch.linalg.solve(eye - dt / 2 * jacobian, defect.transpose(-1, -2).unsqueeze(-1))
+            .squeeze(-1)
+            .transpose(-1, -2)
+        )

@@ -1,0 +1,56 @@
+r"""Counter-based randomness: a draw depends on its key, never on what was drawn before.
+
+Every random number of training, generation and solving comes from a key such as
+`(seed, stage, sample, step)`. A sample is therefore the same alone, in a batch and on any rank, and
+training that stopped in the middle of an epoch resumes without any saved random state. Numbers are
+drawn on the CPU, so that a key means the same on every device.
+"""
+
+__all__ = ["derive_seed", "generator", "noise", "uniform"]
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+Key = tuple[int | str, ...]
+
+
+def derive_seed(*key: int | str) -> int:
+    r"""Returns a non-negative 63-bit hash of the key.
+
+    Arguments:
+        key: Any integers and strings, for example `(seed, "burgers", index)`.
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(*key: int | str) -> torch.Generator:
+    r"""Returns a generator whose state is a hash of the key, as in `derive_seed`."""
+    return torch.Generator().manual_seed(derive_seed(*key))
+
+
+def noise(keys: Iterable[Key], shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+    r"""Draws standard normal fields, one per key.
+
+    Arguments:
+        keys: The B keys.
+        shape: The shape `(C, *S)` of one field.
+        like: A tensor whose device and dtype the result takes; float32 on the CPU if missing.
+
+    Returns:
+        The fields, with shape `(B, C, *S)`.
+    """
+    return _stack(torch.randn, keys, shape, like)
+
+
+def uniform(keys: Iterable[Key], shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+    r"""Draws numbers uniform in [0, 1), one array per key. Arguments are those of `noise`."""
+    return _stack(torch.rand, keys, shape, like)
+
+
+def _stack(draw, keys: Iterable[Key], shape: Sequence[int], like: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+    fields = torch.stack([draw(tuple(shape), generator=generator(*key)) for key in keys])
+    return fields if like is None else fields.to(like)

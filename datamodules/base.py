@@ -1,0 +1,251 @@
+r"""Fields for training: simulated once into a file, read from it ever after.
+
+A data module names a file. Where it does not exist it is simulated; where it exists, made by this
+project or not, it must fit the constraint. Field i of a simulation depends on the seed and on i
+alone, and the splits are three far-apart ranges of one endless sequence of fields.
+"""
+
+__all__ = ["FieldData"]
+
+import abc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from constraints import Constraint, InputError, generator
+
+from .dataset import FieldDataset
+from .sampler import KeyedBatches, RankSampler, ResumableLoader
+from .schema import check_fits, compare, hash_fields, read_attributes, write_fields
+
+FIRST = {"train": 0, "val": 2**40, "test": 2**41}  # where each split starts in the sequence
+NEEDED = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("train", "val"),
+}
+CHUNK = 500
+ATTEMPTS = 10
+
+
+class FieldData(L.LightningDataModule, abc.ABC):
+    r"""Base of all data modules. A subclass defines `draw`, `coords` and `describe`.
+
+    After `setup`, `shape` is the shape `(C, *S)` of a field and `sha256` the hash of all fields.
+
+    Arguments:
+        constraint: The constraint that the fields satisfy.
+        file: The file of the fields, of schema `namm-field/1`. It is simulated if it is missing.
+        sizes: The number of fields to simulate for each of `train`, `val` and `test`. Empty for a
+            file that is taken as it is.
+        seed: The seed of the simulation. The order of training is keyed by the seed of the model.
+        batch_size: The number of fields in a batch, of each process.
+        mirror_samples: A file with `/{split}/y`, the samples of a diffusion model to train on.
+            Each batch of training and validation then also holds `y`.
+        predict_sizes: How many of the first fields of `train` and `val` to go through in
+            prediction; all if missing.
+        num_workers: The number of processes that read fields; with 0 it is done by this one.
+        in_memory: Whether to read all fields at once; if missing, where they take less than 2 GB.
+
+    Raises:
+        InputError: If the sizes name no split, or are not positive.
+    """
+
+    shape: tuple[int, ...]
+    sha256: str
+    floor: float = 1e-6  # the largest distance to the constraint a simulated field may have
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        file: str,
+        sizes: dict[str, int],
+        seed: int = 0,
+        batch_size: int = 16,
+        mirror_samples: str | None = None,
+        predict_sizes: dict[str, int] | None = None,
+        num_workers: int = 0,
+        in_memory: bool | None = None,
+    ) -> None:
+        super().__init__()
+        for name, counts in (("sizes", sizes), ("predict_sizes", predict_sizes or {})):
+            if wrong := {k: n for k, n in counts.items() if k not in FIRST or n < 1}:
+                raise InputError(
+                    f"`{name}` has {wrong}, but positive numbers for train, val or test are "
+                    f"wanted."
+                )
+        self.constraint = constraint
+        self.file = file
+        self.sizes = sizes
+        self.seed = seed
+        self.batch_size = batch_size
+        self.mirror_samples = mirror_samples
+        self.predict_sizes = predict_sizes or {}
+        self.num_workers = num_workers
+        self.in_memory = in_memory
+        self.fields: dict[str, FieldDataset] = {}
+
+    @abc.abstractmethod
+    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+        r"""Simulates one field for each key, which must depend on nothing else.
+
+        Arguments:
+            keys: The B keys, for `constraints.noise`.
+
+        Returns:
+            The fields, float32 with shape `(B, C, *S)`. Those that are not finite are drawn again,
+            with another key.
+        """
+
+    @abc.abstractmethod
+    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+        r"""Returns the coordinates along each axis of S, in order, and their units."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        r"""Returns the attributes of a simulated file: `axes`, `channels`, `solver`, `units`, and
+        whatever else the fields depend on."""
+
+    def simulate(self, n: int, seed: int, start: int = 0) -> Tensor:
+        r"""Simulates fields of an endless sequence. The same field comes out alone, in any chunk
+        and in any run.
+
+        Arguments:
+            n: The number of fields.
+            seed: The seed of the sequence.
+            start: The position of the first field in it.
+
+        Returns:
+            The fields, with shape `(n, C, *S)`.
+        """
+        return self._simulate(n, seed, start)[0]
+
+    @torch.no_grad()
+    def _simulate(self, n: int, seed: int, start: int) -> tuple[Tensor, int]:
+        def draw(rows: list[int], attempt: int) -> Tensor:
+            return self.draw([(seed, "field", start + i, attempt) for i in rows])
+
+        x, redrawn = draw(list(range(n)), 0), 0
+        for attempt in range(1, ATTEMPTS + 1):
+            bad = (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten().tolist()
+            if not bad:
+                return x, redrawn
+            x[bad] = draw(bad, attempt)
+            redrawn += len(bad)
+        raise InputError(
+            f"Field {start + bad[0]} of seed {seed} is not finite, however often it is drawn: the "
+            f"solver is unstable with these parameters, give it smaller steps."
+        )
+
+    def prepare_data(self) -> None:
+        r"""Simulates the file if it is missing, and otherwise checks that it is the one asked for,
+        if this project simulated it."""
+        asked = {
+            **self.constraint.attributes(),
+            **self.describe(),
+            "seed": self.seed,
+            "sizes": self.sizes,
+        }
+        if Path(self.file).exists():
+            found = read_attributes(self.file)
+            if self.sizes and found.get("seed", -1) != -1:
+                compare(self.file, found, asked, "delete the file, or name another one")
+        elif self.sizes:
+            source = f"simulated by {type(self).__name__}"
+            attributes = {**asked, "source": source, "data_floor": 0.0, "redrawn": 0}
+            with tqdm(
+                total=sum(self.sizes.values()), desc=f"Simulating {self.file}", unit=" fields"
+            ) as bar:
+                chunks = {k: (n, self._chunks(k, attributes, bar)) for k, n in self.sizes.items()}
+                write_fields(self.file, chunks, attributes, self.coords())
+        else:
+            raise InputError(
+                f"There is no file '{self.file}', and `sizes` is empty: name a file that exists, "
+                f"or say how many fields to simulate, such as train: 1000, val: 100."
+            )
+
+    def _chunks(self, split: str, attributes: dict[str, Any], bar: tqdm) -> Iterator[Tensor]:
+        for row in range(0, self.sizes[split], CHUNK):
+            n = min(CHUNK, self.sizes[split] - row)
+            x, redrawn = self._simulate(n, self.seed, FIRST[split] + row)
+            with torch.no_grad():
+                distance = self.constraint(x).max().item()
+            if not distance <= self.floor:
+                raise InputError(
+                    f"A simulated field is {distance:.1e} away from the constraint, but at most "
+                    f"{self.floor:.0e} is wanted: the solver is unstable with these parameters, "
+                    f"or not that of the constraint."
+                )
+            attributes["data_floor"] = max(attributes["data_floor"], distance)
+            attributes["redrawn"] += redrawn
+            bar.update(n)
+            yield x
+
+    def setup(self, stage: str) -> None:
+        r"""Opens the splits that a stage needs, and checks that they fit the constraint.
+
+        Arguments:
+            stage: `fit`, `validate`, `test` or `predict`.
+        """
+        check_fits(self.file, self.constraint)
+        samples = self.mirror_samples if stage in ("fit", "validate") else None
+        self.fields = {
+            split: FieldDataset(self.file, split, self.in_memory, samples)
+            for split in NEEDED[stage]
+        }
+        self.shape = next(iter(self.fields.values())).shape
+        self.sha256 = hash_fields(self.file)
+
+    def train_dataloader(self) -> DataLoader:
+        r"""Returns the batches of training, from wherever training has got to. Their order is
+        keyed by the seed of the model, or of the data where that has none."""
+        fields = self.fields["train"]
+        module = self.trainer.lightning_module if self.trainer else None
+        seed = getattr(module, "seed", self.seed)
+        batches = KeyedBatches(len(fields), self.batch_size, seed, *self._rank(), self.trainer)
+        return ResumableLoader(dataset=fields, batch_sampler=batches, **self._workers())
+
+    def val_dataloader(self) -> DataLoader:
+        return self._in_order(self.fields["val"])
+
+    def test_dataloader(self) -> DataLoader:
+        return self._in_order(self.fields["test"])
+
+    def predict_dataloader(self) -> list[DataLoader]:
+        r"""Returns the first fields of `train` and of `val`, in this order."""
+        loaders = []
+        for split in NEEDED["predict"]:
+            have = len(self.fields[split])
+            n = self.predict_sizes.get(split, have)
+            if n > have:
+                raise InputError(
+                    f"`predict_sizes` asks for {n} fields of split '{split}', but '{self.file}' "
+                    f"has {have}: ask for fewer."
+                )
+            loaders.append(self._in_order(Subset(self.fields[split], range(n))))
+        return loaders
+
+    def _in_order(self, fields: FieldDataset | Subset) -> DataLoader:
+        sampler = RankSampler(fields, *self._rank())
+        return DataLoader(
+            dataset=fields, sampler=sampler, batch_size=self.batch_size, **self._workers()
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _workers(self) -> dict[str, Any]:
+        # a generator of its own: a loader without one draws from the global one
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "generator": generator("workers"),
+        }

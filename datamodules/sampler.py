@@ -1,0 +1,110 @@
+r"""The order in which fields are seen: a function of a seed and the epoch, split over processes.
+
+Lightning resumes in the middle of an epoch by counting on from the batch it had reached, but
+starts the loader from its beginning. So the batches themselves must know where training is.
+"""
+
+__all__ = ["KeyedBatches", "RankSampler", "ResumableLoader"]
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
+
+from constraints import InputError, generator
+
+
+class KeyedBatches(Sampler[list[int]]):
+    r"""Creates the batches of training: an epoch is a permutation drawn from `(seed, "order",
+    epoch)`, cut into batches; what is left at its end, less than a batch, is dropped.
+
+    With several processes, their batches of one step are together a consecutive block of the
+    permutation, and all have the same number of batches. With a trainer, an iteration starts in
+    the epoch and at the batch that its training has reached; without one, at the first of epoch 0.
+    The number of batches, in contrast, is always that of a full epoch.
+
+    Arguments:
+        size: The number of fields.
+        batch_size: The number of fields in a batch, of each process.
+        seed: The seed of the order.
+        rank: Which process this is.
+        ranks: The number of processes.
+        trainer: The trainer whose progress is followed.
+
+    Raises:
+        InputError: If the fields do not fill a single batch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        trainer: Trainer | None = None,
+    ) -> None:
+        if size < batch_size * ranks:
+            raise InputError(
+                f"{size} fields do not fill a batch of {batch_size} for each of {ranks} "
+                f"process(es): give more fields, or a smaller batch_size."
+            )
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.ranks, self.trainer = rank, ranks, trainer
+
+    def __len__(self) -> int:
+        return self.size // (self.batch_size * self.ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, start = self._reached()
+        order = torch.randperm(self.size, generator=generator(self.seed, "order", epoch))
+        used = order[: len(self) * self.ranks * self.batch_size]
+        batches = used.view(len(self), self.ranks, self.batch_size)[:, self.rank]
+        return iter(batches[start:].tolist())
+
+    def _reached(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 0
+        loop, limit = self.trainer.fit_loop, self.trainer.limit_train_batches
+        length = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
+        progress: Any = loop.epoch_loop.batch_progress
+        # Batches are counted rather than optimiser steps (several may share one, and a step may
+        # have several optimisers) or epochs (a checkpoint of the last batch still belongs to its
+        # epoch). Only a restarting loop goes on inside an epoch: any other begins a new one.
+        start = progress.current.processed % length if loop.restarting else 0
+        epoch = 0 if self.trainer.overfit_batches else progress.total.processed // length  # type: ignore
+        return epoch, start
+
+
+class RankSampler(DistributedSampler):
+    r"""Creates the order of evaluation: process k sees every n-th field from the k-th on. Each
+    field is seen once, so that the last processes may see one less.
+
+    Arguments:
+        dataset: The fields.
+        rank: Which process this is.
+        ranks: The number of processes.
+    """
+
+    def __init__(self, dataset: Sized, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)  # type: ignore
+        self.mine = range(rank, len(dataset), ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+
+class ResumableLoader(DataLoader):
+    r"""Creates a loader whose batches know where to go on. It has no state of its own, but without
+    these methods Lightning would warn that it starts over."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,237 @@
+r"""The files that hold fields: HDF5 of the schema `namm-field/1`.
+
+A file holds one dataset `/{split}/x` of shape `(N, C, *S)` for each split, float32 and contiguous,
+so that a field is one short read; the grid as `/coords/{axis}`, with units; and, as attributes of
+the root, what the fields are: `problem`, `axes`, `channels`, `boundary` (per axis), `parameters`,
+`solver`, `units`, `seed` (-1 if this project did not simulate them), `data_floor` (the largest
+distance to the constraint among the fields), `source` and `sha256`. Structured values are JSON.
+"""
+
+__all__ = [
+    "SCHEMA",
+    "check_finite",
+    "check_fits",
+    "compare",
+    "hash_fields",
+    "open_fields",
+    "read_attributes",
+    "split_names",
+    "write_fields",
+]
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from constraints import Constraint, InputError
+
+SCHEMA = "namm-field/1"
+CHUNK = 256
+
+Fields = Tensor | tuple[int, Iterable[Tensor]]
+
+
+def write_fields(
+    path: str | Path,
+    splits: Mapping[str, Fields],
+    attributes: Mapping[str, Any],
+    coords: Mapping[str, tuple[Sequence[float] | np.ndarray, str]],
+) -> None:
+    r"""Writes a file of fields. It appears under its name once it is complete, or not at all; the
+    same fields, attributes and coordinates give the same bytes.
+
+    Arguments:
+        path: The file, which is replaced if it exists. Missing folders are made.
+        splits: The fields of each split, with shape `(N, C, *S)`; or N and an iterable over chunks
+            of them, which need not fit in memory together.
+        attributes: The attributes, to which `schema` and `sha256` are added. They are read last,
+            so that the iterables may still fill in what they measure.
+        coords: The coordinates along each axis, and their units.
+
+    Raises:
+        InputError: If the file cannot be written there.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with h5py.File(part, "w") as file:
+                sha256 = _write_splits(file, splits)
+                for axis, (values, units) in coords.items():
+                    data = file.create_dataset(f"coords/{axis}", data=np.asarray(values, "<f8"))
+                    data.attrs["units"] = units
+                own = {"schema": SCHEMA, "sha256": sha256}
+                for key, value in sorted({**attributes, **own}.items()):
+                    structured = isinstance(value, (dict, list, tuple))
+                    file.attrs[key] = json.dumps(value) if structured else value
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The fields cannot be written to '{path}' ({error}): name a file in a folder that "
+            f"may be written to."
+        ) from error
+
+
+def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
+    digest = hashlib.sha256()
+    for split in sorted(splits):
+        fields = splits[split]
+        n, chunks = (len(fields), [fields]) if isinstance(fields, Tensor) else fields
+        row = 0
+        for chunk in chunks:
+            x = np.ascontiguousarray(chunk.detach().cpu().numpy(), dtype="<f4")
+            data = file.require_dataset(f"{split}/x", shape=(n, *x.shape[1:]), dtype="<f4")
+            data[row : row + len(x)] = x
+            digest.update(x.tobytes())
+            row += len(x)
+        if row != n:
+            raise ValueError(f"Split '{split}' was to have {n} fields, but {row} came.")
+    return digest.hexdigest()
+
+
+@contextmanager
+def open_fields(path: str | Path) -> Iterator[h5py.File]:
+    r"""Opens a file for reading.
+
+    Raises:
+        InputError: If it does not exist, or is no HDF5 file.
+    """
+    if not Path(path).exists():
+        raise InputError(f"There is no file '{path}': check the name.")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"'{path}' is no HDF5 file that can be read: {error}.") from error
+    with file:
+        yield file
+
+
+def split_names(file: h5py.File) -> list[str]:
+    r"""Returns the names of the splits of an open file, sorted."""
+    return sorted(name for name in file if isinstance(file.get(f"{name}/x"), h5py.Dataset))
+
+
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    r"""Returns the attributes of a file, structured ones decoded."""
+    with open_fields(path) as file:
+        return {key: _decode(value) for key, value in file.attrs.items()}
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:  # plain text that happens to start with a bracket
+            return value
+    return value
+
+
+def hash_fields(path: str | Path) -> str:
+    r"""Returns the SHA-256 of the fields of all splits, in the order of their names: as the file
+    says it, or, where it does not, by reading it all."""
+    with open_fields(path) as file:
+        if "sha256" in file.attrs:
+            return str(_decode(file.attrs["sha256"]))
+        digest = hashlib.sha256()
+        for split in split_names(file):
+            data = file[f"{split}/x"]
+            for row in range(0, len(data), CHUNK):
+                digest.update(data[row : row + CHUNK].astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def compare(path: str | Path, found: Any, wanted: Mapping[str, Any], remedy: str) -> None:
+    r"""Raises an `InputError` that names both values where the attributes of a file are not those
+    wanted. Numbers may differ by a relative 1e-9; what is not wanted by name may be anything.
+
+    Arguments:
+        path: The file.
+        found: Its attributes.
+        wanted: The attributes it should have.
+        remedy: What the user can do about it.
+    """
+    for key, value in wanted.items():
+        _compare(path, key, found.get(key), value, remedy)
+
+
+def _compare(path: str | Path, name: str, found: Any, wanted: Any, remedy: str) -> None:
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key, value in wanted.items():
+            _compare(path, f"{name}.{key}", found.get(key), value, remedy)
+        return
+    if isinstance(wanted, float) and isinstance(found, (int, float)):
+        same = math.isclose(found, wanted, rel_tol=1e-9)
+    else:
+        same = found == (list(wanted) if isinstance(wanted, tuple) else wanted)
+    if not same:
+        says = "does not say its" if found is None else f"has {found!r} as its"
+        raise InputError(f"'{path}' {says} {name}, but {wanted!r} is wanted: {remedy}.")
+
+
+def check_fits(path: str | Path, constraint: Constraint) -> None:
+    r"""Checks that the fields of a file are of the kind that a constraint judges. The fields
+    themselves are not read, see `check_finite`.
+
+    Raises:
+        InputError: If the file is not of this schema, if its attributes are not those the
+            constraint names, or if the constraint cannot judge fields of its shape.
+    """
+    attributes = read_attributes(path)
+    compare(path, attributes, {"schema": SCHEMA}, "write it with datamodules.write_fields")
+    remedy = f"give {type(constraint).__name__} the values of the file, or another file"
+    compare(path, attributes, constraint.attributes(), remedy)
+    with open_fields(path) as file:
+        shapes = {split: file[f"{split}/x"].shape for split in split_names(file)}
+        if not shapes:
+            raise InputError(f"'{path}' holds no fields: it has no dataset such as /train/x.")
+        for split, shape in shapes.items():
+            data = file[f"{split}/x"]
+            if data.dtype.kind != "f" or len(shape) < 3 or shape[0] == 0:
+                raise InputError(
+                    f"'{path}' has {data.dtype} of shape {shape} in split '{split}', but floating "
+                    f"numbers of shape (N, C, *S) with N > 0 are wanted."
+                )
+            if shape[1:] != (first := next(iter(shapes.values())))[1:]:
+                raise InputError(
+                    f"'{path}' has fields of shape {shape[1:]} in split '{split}', but of "
+                    f"{first[1:]} in split '{next(iter(shapes))}': one shape a file is wanted."
+                )
+            try:
+                constraint.check_shape(torch.from_numpy(data[:1].astype("f4")))
+            except InputError as error:
+                raise InputError(f"'{path}', split '{split}': {error}") from error
+
+
+def check_finite(x: Tensor, rows: Sequence[int], path: str | Path, name: str) -> None:
+    r"""Raises an `InputError` that names the first of the fields which is not finite.
+
+    Arguments:
+        x: The fields, with shape `(B, *)`.
+        rows: Their B positions in the dataset.
+        path: The file they came from.
+        name: The dataset they came from, such as `train/x`.
+    """
+    bad = ~torch.isfinite(x).flatten(1).all(dim=1)
+    if bad.any():
+        first = min(rows[i] for i in bad.nonzero().flatten().tolist())
+        raise InputError(
+            f"'{path}' has NaN or inf in field {first} of /{name}: finite fields are wanted, so "
+            f"leave such fields out of the file."
+        )

@@ -1,0 +1,94 @@
+r"""The test stage of inverse problems."""
+
+__all__ = ["Inverse"]
+
+import torch
+from torch import Tensor
+
+from constraints import Constraint, derive_seed
+from mdm import Denoiser
+from namm import Evaluation, IdentityMirror, Mirror
+
+from .operators import Operator, Pullback
+from .solver import Solver
+
+
+class Inverse(Evaluation):
+    r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
+    distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise), and
+    relative error of the whole field, with the guards of every distance.
+
+    Where the transition of the solver adds noise in its last step, both ends of the same run are
+    scored: `clean` without that noise, `published` with it. The noise of a measurement is keyed by
+    the field, so that every solver sees the same one.
+
+    Arguments:
+        denoiser: The diffusion model.
+        constraint: The constraint.
+        operator: The operator on data space.
+        solver: The solver.
+        mirror: The maps of the space in which the model works; the identity if missing.
+        fields: The number of test fields measured, the first ones.
+        samples: The number of samples for each measurement.
+        task: The name of the task in the results.
+        method: The name of the method in the results.
+        seed: The seed of the samples and of the measurement noise.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        constraint: Constraint,
+        operator: Operator,
+        solver: Solver,
+        mirror: Mirror | None = None,
+        fields: int = 1,
+        samples: int = 8,
+        task: str = "inverse",
+        method: str = "dps",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
+        self.save_hyperparameters(
+            ignore=["denoiser", "constraint", "operator", "solver", "mirror"]
+        )
+        self.denoiser, self.operator, self.solver = denoiser, operator, solver
+        self.fields, self.per_field = fields, samples
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.hold_out(batch["x"])
+        index = batch["index"]
+        x, index = batch["x"][index < self.fields], index[index < self.fields]
+        if not len(x):
+            return
+        m = self.operator.measure(x, [derive_seed(self.seed, "field", int(i)) for i in index])
+        seeds = [
+            derive_seed(self.seed, "solve", int(i), k)
+            for i in index
+            for k in range(self.per_field)
+        ]
+        x, m = (a.repeat_interleave(self.per_field, dim=0) for a in (x, m))
+        operator = Pullback(self.operator, self.mirror)
+        shape = self.mirror.shape(x.shape[1:])
+        with self.account(self.denoiser, len(x)):
+            result = self.solver(self.denoiser, operator, m, shape, seeds)
+            with torch.no_grad():
+                x_hat = self.mirror.inverse(result.mean)
+        ends = {"clean": x_hat}
+        if not torch.equal(result.y, result.mean):
+            with torch.no_grad():
+                ends["published"] = self.mirror.inverse(result.y)
+        for name, end in ends.items():
+            error = torch.linalg.vector_norm((end - x).flatten(1), dim=1)
+            self.score(
+                name,
+                end,
+                chi2=((m - self.operator(end)) / self.operator.std).square().flatten(1).mean(1),
+                relative_error=error / torch.linalg.vector_norm(x.flatten(1), dim=1),
+            )
+        if not self.shown:
+            self.shown = {"truth": x, "A⁺ m": self._seen(m, x), self.method: x_hat}
+
+    def _seen(self, m: Tensor, x: Tensor) -> Tensor:
+        pinv = getattr(self.operator, "pinv", None)
+        return torch.zeros_like(x) if pinv is None else pinv(m)

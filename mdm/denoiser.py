@@ -1,0 +1,143 @@
+r"""Denoisers: a diffusion prior is known through :math:`\hat y(y_t, t) = E[y \mid y_t]`.
+
+A denoiser does not know whether its fields live in data space or in mirror space. It counts its own
+calls and vector-Jacobian products, so that every solver reports what it really cost.
+"""
+
+__all__ = ["Denoiser", "DiffusersDenoiser", "load_denoiser"]
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from namm import Padding, load_part, pad_per_axis
+
+from .schedule import Schedule, VPSchedule
+
+
+class Denoiser(nn.Module, abc.ABC):
+    r"""Base of all denoisers. A subclass defines `denoise`; `forward` calls and counts it.
+
+    Arguments:
+        schedule: The noise schedule.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.reset_cost()
+
+    def reset_cost(self) -> None:
+        r"""Sets the counters `calls` and `vjps` to 0."""
+        self.calls = 0
+        self.vjps = 0
+
+    def forward(self, y_t: Tensor, t: Tensor) -> Tensor:
+        r"""Returns :math:`E[y \mid y_t]`.
+
+        Arguments:
+            y_t: The noisy fields, with shape `(B, C, *S)`.
+            t: The times in (0, 1], with shape `()` or `(B,)`.
+
+        Returns:
+            The means, with shape `(B, C, *S)`.
+        """
+        y_hat = self.denoise(y_t, t.expand(len(y_t)))
+        self.calls += 1
+        if y_hat.requires_grad:
+            y_hat.register_hook(self._count_vjp)
+        return y_hat
+
+    def _count_vjp(self, gradient: Tensor) -> None:
+        del gradient
+        self.vjps += 1
+
+    @abc.abstractmethod
+    def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:
+        r"""Returns :math:`E[y \mid y_t]` for times with shape `(B,)`."""
+
+    def weight(self, t: Tensor) -> Tensor:
+        r"""Returns the weight of the squared error at times `(B,)` in training."""
+        return torch.ones_like(t)
+
+    def calibrate(self, y: Tensor) -> None:
+        r"""Fits the scales of the preconditioning, if there is any, to fields `(N, C, *S)`."""
+
+
+class DiffusersDenoiser(Denoiser):
+    r"""Creates a denoiser from a network of diffusers, or any `net(y, t)` of that kind.
+
+    The network F is preconditioned so that its input and its target have unit variance at all
+    times, with the mean :math:`\mu` and the std s of the fields, and z the centred noisy field:
+
+    .. math::
+        \hat y = \mu + \frac{\alpha s^2}{v} z + \frac{s \sigma}{\sqrt{v}} F(z / \sqrt{v}, 1000 t - 1),
+        \quad v = \alpha^2 s^2 + \sigma^2, \quad z = y_t - \alpha \mu.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
+        https://arxiv.org/abs/2206.00364
+
+    Arguments:
+        net: The network, for example a `diffusers.UNet2DModel` of `C patch²` channels in and out.
+        schedule: The noise schedule; `VPSchedule()` if missing.
+        padding: The padding modes of the last two axes, given to all convolutions of the network.
+        patch: The side of the patches that are folded into channels before the network, which
+            makes it about `patch²` times cheaper.
+        bfloat16: Whether the network computes in bfloat16 while training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        schedule: Schedule | None = None,
+        padding: Sequence[Padding] = ("circular", "replicate"),
+        patch: int = 1,
+        bfloat16: bool = False,
+    ) -> None:
+        super().__init__(schedule or VPSchedule())
+        self.net = pad_per_axis(net, padding)
+        self.patch, self.bfloat16 = patch, bfloat16
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def calibrate(self, y: Tensor) -> None:
+        self.mean.copy_(y.mean())
+        self.std.copy_(y.std())
+
+    def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:
+        axes = (-1, *[1] * (y_t.ndim - 1))
+        alpha, sigma = (a.reshape(axes) for a in self.schedule(t.to(y_t)))
+        z = y_t - alpha * self.mean
+        scale = (alpha**2 * self.std**2 + sigma**2).sqrt()
+        out = self._net(z / scale, 1000 * t - 1)
+        return self.mean + alpha * (self.std / scale) ** 2 * z + self.std * sigma / scale * out
+
+    def weight(self, t: Tensor) -> Tensor:
+        alpha, sigma = self.schedule(t)
+        return (alpha**2 * self.std**2 + sigma**2) / (self.std * sigma) ** 2
+
+    def _net(self, z: Tensor, t: Tensor) -> Tensor:
+        low = self.bfloat16 and self.training
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=low):
+            z_in = F.pixel_unshuffle(z, self.patch) if self.patch > 1 else z
+            out: Any = self.net(z_in, t.clamp(min=0))
+        out = (out if isinstance(out, Tensor) else out.sample).to(z.dtype)
+        return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
+
+
+def load_denoiser(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Denoiser:
+    r"""Loads the trained denoiser of an `MDM` checkpoint.
+
+    Arguments:
+        checkpoint: The path of a checkpoint of `mdm.MDM`.
+        weights: Whether to take the averaged weights or the raw ones.
+    """
+    return load_part(checkpoint, "denoiser", weights)

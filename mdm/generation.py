@@ -1,0 +1,82 @@
+r"""The test stage of unconditional samples."""
+
+__all__ = ["Generation"]
+
+import torch
+from torch import Tensor
+
+from constraints import Constraint, derive_seed
+from namm import Evaluation, IdentityMirror, Mirror
+
+from .denoiser import Denoiser
+from .sampler import DPMSolver, Sampler
+
+
+class Generation(Evaluation):
+    r"""Creates the test stage that draws samples of a diffusion model, returns them to data space,
+    and scores them against the test data.
+
+    Where the transition of the sampler adds noise in its last step, both ends of the same run are
+    scored: `clean` without that noise, `published` with it.
+
+    Arguments:
+        denoiser: The diffusion model.
+        constraint: The constraint.
+        mirror: The maps of the space in which the model works; the identity if missing.
+        restorer: Maps h of data space applied to the samples at the end, as f(g(x)): the baseline
+            that uses learned maps but no mirror space.
+        sampler: The sampler; `DPMSolver()` if missing.
+        samples: The number of samples.
+        batch_samples: The number of samples drawn at a time.
+        task: The name of the task in the results.
+        method: The name of the method in the results.
+        seed: The seed of the samples.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        constraint: Constraint,
+        mirror: Mirror | None = None,
+        restorer: Mirror | None = None,
+        sampler: Sampler | None = None,
+        samples: int = 128,
+        batch_samples: int = 64,
+        task: str = "generation",
+        method: str = "dm",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(restorer or mirror or IdentityMirror(), constraint, task, method, seed)
+        self.save_hyperparameters(
+            ignore=["denoiser", "constraint", "mirror", "restorer", "sampler"]
+        )
+        self.denoiser = denoiser
+        self.space = mirror or IdentityMirror()
+        self.restorer = restorer
+        self.sampler = sampler or DPMSolver()
+        self.total, self.batch_samples = samples, batch_samples
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.hold_out(batch["x"])
+        if batch_idx == 0:
+            self.shown["data"] = batch["x"]
+
+    def on_test_epoch_end(self) -> None:
+        shape = self.space.shape(self.shown["data"].shape[1:])
+        seeds = [derive_seed(self.seed, "test", i) for i in range(self.total)]
+        seeds = seeds[self.global_rank :: self.trainer.world_size]
+        for k in range(0, len(seeds), self.batch_samples):
+            part = seeds[k : k + self.batch_samples]
+            with self.account(self.denoiser, len(part)):
+                result = self.sampler(self.denoiser, shape, part)
+                x_hat = self._decode(result.mean)
+            self.score("clean", x_hat)
+            if not torch.equal(result.y, result.mean):
+                self.score("published", self._decode(result.y))
+            self.shown.setdefault(self.method, x_hat)
+        super().on_test_epoch_end()
+
+    @torch.no_grad()
+    def _decode(self, y: Tensor) -> Tensor:
+        x_hat = self.space.inverse(y)
+        return x_hat if self.restorer is None else self.restorer.inverse(self.restorer(x_hat))

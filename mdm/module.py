@@ -1,0 +1,130 @@
+r"""The stage that trains a diffusion model in mirror space."""
+
+__all__ = ["MDM"]
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from constraints import Constraint, derive_seed
+from namm import ConstraintDistance, IdentityMirror, Mirror, Stage
+
+from .denoiser import Denoiser
+from .sampler import DPMSolver, Sampler
+
+
+class MDM(Stage):
+    r"""Creates the stage that trains a mirror diffusion model: a denoiser of the fields `g(x)`. With
+    the `IdentityMirror` it is the plain diffusion model (DM) in data space.
+
+    The loss is the squared error of the denoised field in units of what the network predicts, with
+    times uniform in `(t_min, 1)`. Each validation draws samples, maps them back with f and logs
+    their distance to the constraint as `val/samples`.
+
+    Arguments:
+        denoiser: The denoiser.
+        mirror: The maps, which stay as they are; the identity if missing.
+        constraint: The constraint by which samples are judged; training does not use it.
+        sampler: The sampler of validation and prediction; `DPMSolver()` if missing.
+        val_samples: The number of samples of a validation.
+        batch_samples: The number of samples drawn at a time.
+        t_min: The smallest time of training.
+        lr: The learning rate.
+        beta1: The first moment's decay of Adam.
+        warmup: The steps over which the learning rate rises.
+        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        seed: The seed of all noise, and of the order of the data.
+    """
+
+    name = "mdm"
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        mirror: Mirror | None = None,
+        constraint: Constraint | None = None,
+        sampler: Sampler | None = None,
+        val_samples: int = 128,
+        batch_samples: int = 64,
+        t_min: float = 1e-3,
+        lr: float = 2e-4,
+        beta1: float = 0.9,
+        warmup: int = 0,
+        decay: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(lr, beta1, warmup, decay, seed)
+        self.save_recipe("denoiser", "mirror", "constraint", "sampler")
+        self.denoiser = denoiser
+        self.mirror = (mirror or IdentityMirror()).requires_grad_(False)
+        self.constraint = constraint
+        self.sampler = sampler or DPMSolver()
+        self.val_samples, self.batch_samples = val_samples, batch_samples
+        self.t_min = t_min
+        self.distance = ConstraintDistance()
+        self.floor = ConstraintDistance()
+        self.drawn: dict[str, Tensor] = {}
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            fields = self.trainer.datamodule.fields["train"]  # type: ignore[attr-defined]
+            items = [fields[i] for i in range(min(len(fields), 1024))]
+            x = torch.stack([item["x"] for item in items]).to(self.device)
+            with torch.no_grad():
+                self.denoiser.calibrate(torch.cat([self.mirror(part) for part in x.split(64)]))
+
+    def train(self, mode: bool = True) -> "MDM":
+        super().train(mode)
+        self.mirror.eval()
+        return self
+
+    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+        with torch.no_grad():
+            y = self.mirror(batch["x"])
+        t = self.t_min + (1 - self.t_min) * self.uniform(batch, *key, "time")
+        alpha, sigma = (a.reshape(-1, *[1] * (y.ndim - 1)) for a in self.denoiser.schedule(t))
+        y_t = alpha * y + sigma * self.noise(batch, y.shape[1:], *key, "noise")
+        error = (self.denoiser(y_t, t) - y).square().flatten(1).mean(dim=1)
+        return {"loss": (self.denoiser.weight(t) * error).mean()}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        if self.constraint is not None:
+            self.floor.update(self.constraint(batch["x"]))
+        if batch_idx == 0:
+            self.drawn = {"x": batch["x"]}
+
+    def on_validation_epoch_end(self) -> None:
+        if self.constraint is None or self.trainer.sanity_checking:
+            return
+        shape = self.mirror.shape(self.drawn["x"].shape[1:])
+        seeds = [derive_seed(self.seed, "val", i) for i in range(self.val_samples)]
+        seeds = seeds[self.global_rank :: self.trainer.world_size]
+        for k in range(0, len(seeds), self.batch_samples):
+            y = self.sampler(self.denoiser, shape, seeds[k : k + self.batch_samples]).mean
+            x = self.mirror.inverse(y)
+            self.distance.update(self.constraint(x))
+            if k == 0:
+                self.drawn |= {"y ~ MDM": y, "f(y)": x}
+        for name, metric in (("samples", self.distance), ("data_floor", self.floor)):
+            self.log(f"val/{name}", metric.compute()["mean"])
+            metric.reset()
+
+    def predict_step(
+        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        shape = self.mirror.shape(batch["x"].shape[1:])
+        seeds = [derive_seed(self.seed, "predict", dataloader_idx, int(i)) for i in batch["index"]]
+        y = self.sampler(self.denoiser, shape, seeds).mean
+        return {"y": y.cpu(), "index": batch["index"].cpu()}
+
+    def panels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        r"""Returns data, the last validation's samples and what f makes of them, by title."""
+        del batch
+        if isinstance(self.mirror, IdentityMirror):
+            return {k: v for k, v in self.drawn.items() if k != "y ~ MDM"}
+        return self.drawn
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["space"] = type(self.mirror).__name__

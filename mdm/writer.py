@@ -1,0 +1,62 @@
+r"""Samples of a prediction, as the file that fine-tuning reads."""
+
+__all__ = ["SampleWriter"]
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+
+class SampleWriter(BasePredictionWriter):
+    r"""Creates the callback that writes the samples of `MDM.predict_step` to an HDF5 file, one
+    dataset `/{split}/y` of shape `(N, C, *S)` per data loader, row i made for field i.
+
+    Arguments:
+        file: The path of the file.
+        splits: The names of the splits, in the order of the data loaders.
+    """
+
+    def __init__(self, file: str, splits: Sequence[str] = ("train", "val")) -> None:
+        super().__init__(write_interval="epoch")
+        self.file = Path(file)
+        self.splits = list(splits)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "predict":
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write_on_epoch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        del batch_indices
+        if len(self.splits) == 1:
+            predictions = [predictions]
+        parts = [self._merge(batches) for batches in predictions]
+        if trainer.world_size > 1:
+            ranks: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(ranks, parts)
+            parts = [self._merge(list(rank)) for rank in zip(*ranks, strict=True)]
+        if not trainer.is_global_zero:
+            return
+        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        with h5py.File(temporary, "w") as file:
+            file.attrs["schema"] = "namm-mirror/1"
+            for split, part in zip(self.splits, parts, strict=True):
+                file[f"{split}/y"] = part["y"].numpy()
+        os.replace(temporary, self.file)
+
+    @staticmethod
+    def _merge(batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        index = torch.cat([batch["index"] for batch in batches])
+        order = index.argsort()
+        return {"y": torch.cat([batch["y"] for batch in batches])[order], "index": index[order]}

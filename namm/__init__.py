@@ -1,0 +1,43 @@
+r"""The maps between data space and mirror space, and the few things all stages share."""
+
+__all__ = [
+    "EMA",
+    "ICNN",
+    "MMD",
+    "NAMM",
+    "AxisConv2d",
+    "AxisConvTranspose2d",
+    "ConstraintDistance",
+    "CountFlops",
+    "Evaluation",
+    "Flops",
+    "IdentityMirror",
+    "LogFields",
+    "Mean",
+    "Mirror",
+    "MirrorMap",
+    "Padding",
+    "PatchNet",
+    "Provenance",
+    "ResNet",
+    "Spread",
+    "Stage",
+    "field_grid",
+    "load_mirror",
+    "load_part",
+    "mirror_losses",
+    "pad",
+    "pad_per_axis",
+]
+
+from .callbacks import EMA, CountFlops, Flops
+from .checkpoint import Provenance, load_mirror, load_part
+from .evaluation import Evaluation
+from .losses import mirror_losses
+from .metrics import MMD, ConstraintDistance, Mean, Spread
+from .mirror import IdentityMirror, Mirror, MirrorMap
+from .module import NAMM
+from .nets import ICNN, PatchNet, ResNet
+from .padding import AxisConv2d, AxisConvTranspose2d, Padding, pad, pad_per_axis
+from .plots import LogFields, field_grid
+from .stage import Stage

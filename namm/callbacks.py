@@ -1,0 +1,121 @@
+r"""Callbacks of the training stages: the average of the weights, and the count of operations."""
+
+__all__ = ["EMA", "CountFlops", "Flops"]
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from constraints import InputError
+
+from .checkpoint import read_checkpoint
+
+
+class EMA(WeightAveraging):
+    r"""Creates the exponential moving average of the weights, with the start-up
+    :math:`d_n = \min(d, (1 + n) / (10 + n))` after n updates, so that early weights are forgotten.
+
+    Validation and everything after training use the average; a checkpoint holds it as `state_dict`
+    and the raw weights as `current_model_state`. Buffers are copied, not averaged.
+
+    Arguments:
+        decay: The decay d.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(use_buffers=False, avg_fn=self._average)
+        self.decay = decay
+
+    def _average(self, average: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+        decay = min(self.decay, (1 + float(n)) / (10 + float(n)))
+        return torch.lerp(current, average, decay)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None
+
+
+class CountFlops(TorchDispatchMode):
+    r"""Creates a context that counts the floating-point operations of all matrix products and
+    convolutions run inside it, backward passes included, by PyTorch's own formulas. The count is the
+    attribute `flops`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+class Flops(L.Callback):
+    r"""Creates the callback that counts the operations of one training step before training, logs
+    the total as `flops`, and keeps it in the checkpoint.
+
+    Arguments:
+        match: The paths of checkpoints whose counted operations this training may use, all
+            together, instead of `trainer.max_steps`: two methods compared at equal compute.
+    """
+
+    def __init__(self, match: list[str] | None = None) -> None:
+        self.match = match
+        self.per_step = 0
+        self.total = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        batch = self._batch(trainer)
+        batch = {k: v.to(pl_module.device) for k, v in batch.items()}
+        modes = {m: m.training for m in pl_module.modules()}
+        pl_module.train()
+        with CountFlops() as counter, torch.random.fork_rng():
+            pl_module.losses(batch, "count")["loss"].backward()  # type: ignore[operator]
+        pl_module.zero_grad(set_to_none=True)
+        for module, mode in modes.items():
+            module.training = mode
+        workers = trainer.world_size * trainer.accumulate_grad_batches
+        self.per_step = counter.flops * workers
+        if self.match:
+            budget = sum(self._spent(path) for path in self.match)
+            steps = max(1, round(budget / self.per_step))
+            trainer.fit_loop.epoch_loop.max_steps = steps
+            trainer.fit_loop.max_epochs = -1
+            L.pytorch.utilities.rank_zero_info(
+                f"Training for {steps} steps: {budget:.3g} operations, those of "
+                f"{', '.join(self.match)} together."
+            )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        self.total = self.per_step * trainer.global_step
+        pl_module.log("flops", float(self.total), batch_size=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "per_step": self.per_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total = state["total"]
+
+    @staticmethod
+    def _batch(trainer: L.Trainer) -> dict[str, Tensor]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise InputError("Counting operations needs a data module: pass one to the trainer.")
+        return next(iter(data.train_dataloader()))
+
+    @classmethod
+    def _spent(cls, path: str) -> int:
+        for state in read_checkpoint(path)["callbacks"].values():
+            if isinstance(state, dict) and {"total", "per_step"} <= set(state):
+                return state["total"]
+        raise InputError(f"The checkpoint {path} has no count of operations: train it with Flops.")

@@ -1,0 +1,172 @@
+r"""Parts of one stage's checkpoint as parts of another stage, and where they come from.
+
+A checkpoint carries the recipe (class paths and arguments) of every part in its hyper-parameters,
+the averaged weights in `state_dict`, the raw ones in `current_model_state`, and its provenance:
+which constraint, which shape, which data.
+"""
+
+__all__ = ["Provenance", "load_mirror", "load_part", "load_weights"]
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from constraints import Constraint, InputError
+
+from .mirror import Mirror
+
+
+def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema") -> Any:
+    r"""Rebuilds one part of a trained module, frozen and in evaluation mode.
+
+    Arguments:
+        checkpoint: The path of a checkpoint.
+        name: The hyper-parameter that holds the part, for example `mirror`.
+        weights: Whether to take the averaged weights or the raw ones.
+
+    Returns:
+        The part. Its attribute `provenance` says what it was trained on.
+
+    Raises:
+        InputError: If the file is missing, is not a checkpoint, or has no such part.
+    """
+    state = read_checkpoint(checkpoint)
+    recipe = state.get("hyper_parameters", {}).get(name)
+    if recipe is None:
+        raise InputError(
+            f"The checkpoint {checkpoint} has no part '{name}'; it has "
+            f"{sorted(state.get('hyper_parameters', {}))}."
+        )
+    part = recipe if isinstance(recipe, nn.Module) else _build(recipe)
+    part.load_state_dict(load_weights(state, name, weights))
+    part.requires_grad_(False).eval()
+    part.provenance = {"checkpoint": str(checkpoint), **state.get("provenance", {})}
+    return part
+
+
+def load_mirror(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Mirror:
+    r"""Loads the trained maps of a `NAMM` checkpoint.
+
+    Arguments:
+        checkpoint: The path of a checkpoint of `namm.NAMM`.
+        weights: Whether to take the averaged weights or the raw ones.
+    """
+    return load_part(checkpoint, "mirror", weights)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    r"""Reads a checkpoint as plain data: no code of the file runs.
+
+    Arguments:
+        path: The path of the file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"There is no checkpoint {path}: run the stage that makes it first.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+
+
+def load_weights(
+    state: dict[str, Any], name: str, weights: Literal["ema", "raw"] = "ema"
+) -> dict[str, torch.Tensor]:
+    r"""Returns the weights of one part of a checkpoint that has been read.
+
+    Arguments:
+        state: What `read_checkpoint` returned.
+        name: The part.
+        weights: Whether to take the averaged weights or the raw ones, which are the same where
+            training did not average.
+    """
+    source = state["state_dict"]
+    if weights == "raw":
+        source = state.get("current_model_state", source)
+    prefix = f"{name}."
+    return {k[len(prefix) :]: v for k, v in source.items() if k.startswith(prefix)}
+
+
+def _build(recipe: Any) -> nn.Module:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("part", type=nn.Module)
+    config = parser.parse_object({"part": recipe})
+    return parser.instantiate_classes(config).part
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def describe_constraint(constraint: Constraint) -> dict[str, Any]:
+    r"""Returns the class of a constraint and its plain parameters, those of its terms included."""
+    own = {
+        key: value
+        for key, value in sorted(vars(constraint).items())
+        if not key.startswith("_")
+        and key != "training"
+        and isinstance(value, (bool, int, float, str, list, tuple))
+    }
+    terms = [
+        describe_constraint(m)
+        for m in constraint.modules()
+        if m is not constraint and isinstance(m, Constraint)
+    ]
+    described: dict[str, Any] = {"class": type(constraint).__qualname__, **own}
+    return {**described, "terms": terms} if terms else described
+
+
+class Provenance(L.Callback):
+    r"""Creates the callback that writes into each checkpoint what it was trained on, and refuses a
+    checkpoint that was trained on something else.
+
+    Compared are the constraint with its parameters, the shape of a field, and the hash of the data,
+    between this stage, the parts it loaded, and the checkpoint it resumes or tests.
+
+    Arguments:
+        force: Whether to go on all the same, saying what is ignored.
+    """
+
+    def __init__(self, force: bool = False) -> None:
+        self.force = force
+        self.own: dict[str, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self.own = {}
+        if isinstance(constraint := getattr(pl_module, "constraint", None), Constraint):
+            self.own["constraint"] = describe_constraint(constraint)
+        if data is not None and hasattr(data, "sha256"):
+            self.own |= {"shape": list(data.shape), "data": data.sha256}
+            self._compare({"constraint": describe_constraint(data.constraint)}, "The data module")
+        for module in pl_module.modules():
+            if isinstance(found := getattr(module, "provenance", None), dict):
+                self._compare(found, f"The checkpoint {found.get('checkpoint')}")
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["provenance"] = self.own
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._compare(checkpoint.get("provenance", {}), "The checkpoint given by --ckpt_path")
+
+    def _compare(self, found: dict[str, Any], where: str) -> None:
+        for key in ("constraint", "shape", "data"):
+            if key not in found or key not in self.own or found[key] == self.own[key]:
+                continue
+            message = (
+                f"{where} has {key} {_short(found[key])}, this stage has {_short(self.own[key])}"
+            )
+            if not self.force:
+                raise InputError(f"{message}: give matching ones, or --force to ignore it.")
+            L.pytorch.utilities.rank_zero_info(f"Ignored because of --force: {message}.")
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else str(value)

@@ -1,0 +1,205 @@
+r"""What every evaluation shares: the guards of a distance, the rows of `results.json`, the figure.
+
+A small distance alone proves nothing: samples that are all the same field, or an inverse map that
+has forgotten the data, satisfy a constraint too. So each run also reports the discrepancy and the
+spread of its samples against held-out data, and how well the maps return the data.
+"""
+
+__all__ = ["Evaluation"]
+
+import abc
+import contextlib
+import json
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from constraints import Constraint
+
+from .callbacks import CountFlops
+from .metrics import MMD, Mean, Spread
+from .mirror import Mirror
+from .plots import field_grid
+
+
+class Evaluation(L.LightningModule, abc.ABC):
+    r"""Base of the test stages.
+
+    Arguments:
+        mirror: The maps of the method.
+        constraint: The constraint by which fields are judged.
+        task: The name of the task in the results.
+        method: The name of the method in the results.
+        seed: The seed of the samples.
+    """
+
+    def __init__(
+        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: int
+    ) -> None:
+        super().__init__()
+        self.mirror, self.constraint = mirror, constraint
+        self.task, self.method, self.seed = task, method, seed
+        self.cycle = Mean()
+        self.floor = Mean()
+        self.scores: dict[str, torch.nn.ModuleDict] = {}
+        self.held: list[Tensor] = []
+        self.shown: dict[str, Tensor] = {}
+        self.calls = self.vjps = self.samples = 0
+        self.flops_per_sample = self.seconds = 0.0
+
+    def protocol(self, name: str, *extra: str) -> torch.nn.ModuleDict:
+        r"""Returns the metrics of one protocol: distance and guards, and a mean for each extra."""
+        if name not in self.scores:
+            metrics: dict[str, Any] = {"distance": Mean(), "mmd": MMD(), "spread": Spread()}
+            metrics |= {key: Mean() for key in extra}
+            self.scores[name] = torch.nn.ModuleDict(metrics).to(self.device)
+        return self.scores[name]
+
+    def score(self, name: str, x_hat: Tensor, **extra: Tensor) -> None:
+        r"""Adds fields to a protocol.
+
+        Arguments:
+            name: The protocol.
+            x_hat: The fields of the method, with shape `(B, C, *S)`.
+            extra: Further numbers per sample, each with shape `(B,)`.
+        """
+        metrics = self.protocol(name, *extra)
+        metrics["distance"].update(self.constraint(x_hat))
+        for key in ("mmd", "spread"):
+            metrics[key].update(x_hat, real=False)
+        for key, value in extra.items():
+            metrics[key].update(value)
+
+    @contextlib.contextmanager
+    def account(self, denoiser: Any, n: int) -> Iterator[None]:
+        r"""Counts what the block costs: seconds, calls and vector-Jacobian products of the denoiser,
+        and operations, the last on the first block alone and taken to be the same per sample after.
+
+        Arguments:
+            denoiser: The denoiser, with its counters `calls` and `vjps`.
+            n: The number of samples that the block makes.
+        """
+        denoiser.reset_cost()
+        counter = CountFlops() if not self.samples else contextlib.nullcontext()
+        start = time.perf_counter()
+        with counter:
+            yield
+        self.seconds += time.perf_counter() - start
+        if isinstance(counter, CountFlops):
+            self.flops_per_sample = counter.flops / n
+        # one call serves all samples of a batch
+        self.calls += denoiser.calls * n
+        self.vjps += denoiser.vjps * n
+        self.samples += n
+
+    @torch.no_grad()
+    def hold_out(self, x: Tensor) -> None:
+        r"""Adds held-out data: to the guards, to the data's own distance, and to the cycle error.
+
+        Arguments:
+            x: The data, with shape `(N, C, *S)`.
+        """
+        self.held.append(x)
+        self.floor.update(self.constraint(x))
+        self.cycle.update((self.mirror.inverse(self.mirror(x)) - x).abs().flatten(1).mean(dim=1))
+
+    def rows(self) -> list[dict[str, Any]]:
+        r"""Returns the rows of the results. Costs are those of one sample."""
+        common = {"task": self.task, "method": self.method}
+        spent = [self.samples, self.calls, self.vjps, self.seconds]
+        samples, *spent = self._sum(torch.tensor(spent, dtype=torch.float64)).tolist()
+        n = int(samples)
+        cost = dict(zip(("calls", "vjps", "seconds"), (s / n for s in spent), strict=True))
+        cost["flops"] = self.flops_per_sample
+        rows = []
+        for protocol, metrics in self.scores.items():
+            for key in ("mmd", "spread"):
+                metrics[key].update(torch.cat(self.held), real=True)
+            for key, metric in metrics.items():
+                rows.append(
+                    {
+                        **common,
+                        "protocol": protocol,
+                        "metric": key,
+                        **_interval(metric.compute()),
+                        "n": n,
+                        "seed": self.seed,
+                        **cost,
+                    }
+                )
+        held = {
+            "n": int(self._sum(torch.tensor(sum(len(x) for x in self.held)))),
+            "seed": self.seed,
+        }
+        free = dict.fromkeys(cost, 0)
+        rows += [
+            {
+                **common,
+                "protocol": protocol,
+                "metric": "cycle",
+                **_interval(self.cycle.compute()),
+                **held,
+                **free,
+            }
+            for protocol in self.scores
+        ]
+        rows.append(
+            {
+                **common,
+                "method": "data",
+                "protocol": "clean",
+                "metric": "distance",
+                **_interval(self.floor.compute()),
+                **held,
+                **free,
+            }
+        )
+        return rows
+
+    def _sum(self, value: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
+
+    def on_test_epoch_end(self) -> None:
+        rows = self.rows()
+        for row in rows:
+            if row["method"] == self.method:
+                self.log(f"test/{row['protocol']}/{row['metric']}", row["value"], sync_dist=True)
+        if not self.trainer.is_global_zero or self.trainer.log_dir is None:
+            return
+        folder = Path(self.trainer.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        figure = field_grid(self.shown, self.constraint)
+        figure.savefig(folder / "fields.png", dpi=160)
+        results = {
+            "rows": rows,
+            "config": _plain(dict(self.hparams)),
+            "environment": {
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "device": str(self.device),
+                "machine": platform.machine(),
+            },
+        }
+        temporary = folder / ".results.json"
+        temporary.write_text(json.dumps(results, indent=1))
+        temporary.replace(folder / "results.json")
+        torch.save({k: v[:4].cpu() for k, v in self.shown.items()}, folder / "fields.pt")
+
+
+def _interval(computed: dict[str, Tensor]) -> dict[str, Any]:
+    value, half = float(computed["mean"]), float(computed["ci95"])
+    return {"value": value, "ci95": [value - half, value + half]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

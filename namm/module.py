@@ -1,0 +1,133 @@
+r"""The stage that trains the maps, and fine-tunes the inverse map."""
+
+__all__ = ["NAMM"]
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from constraints import Constraint, InputError
+
+from .checkpoint import load_weights, read_checkpoint
+from .losses import mirror_losses
+from .mirror import Mirror
+from .metrics import ConstraintDistance
+from .stage import Stage
+
+
+class NAMM(Stage):
+    r"""Creates the stage that learns a neural approximate mirror map: g from data to mirror space,
+    and f from noisy mirror points back onto the constraint set.
+
+    .. math::
+        \text{loss} = \tfrac12 (\text{cycle\_forward} + \text{cycle\_inverse})
+        + \lambda\, \text{constraint} + \mu\, \text{regulariser}
+
+    Fine-tuning is the same stage with mirror samples `y` in the batch, `freeze_forward` and
+    `init_from`.
+
+    References:
+        Neural Approximate Mirror Maps for Constrained Diffusion Models (Feng et al., 2025)
+        https://arxiv.org/abs/2406.12816
+
+    Arguments:
+        mirror: The maps g and f.
+        constraint: The constraint whose distance is trained.
+        sigma_max: The largest std of the noise that f learns to remove, in field units.
+        constraint_weight: The weight :math:`\lambda`.
+        regulariser_weight: The weight :math:`\mu`.
+        freeze_forward: Whether g stays as it is.
+        init_from: The path of a checkpoint of this stage to start the maps from.
+        lr: The learning rate.
+        beta1: The first moment's decay of Adam.
+        warmup: The steps over which the learning rate rises.
+        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        seed: The seed of all noise, and of the order of the data.
+    """
+
+    name = "namm"
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        constraint: Constraint,
+        sigma_max: float = 0.1,
+        constraint_weight: float = 1.0,
+        regulariser_weight: float = 1e-3,
+        freeze_forward: bool = False,
+        init_from: str | None = None,
+        lr: float = 2e-4,
+        beta1: float = 0.5,
+        warmup: int = 0,
+        decay: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(lr, beta1, warmup, decay, seed)
+        self.save_recipe("mirror", "constraint")
+        self.mirror, self.constraint = mirror, constraint
+        self.sigma_max = sigma_max
+        self.constraint_weight, self.regulariser_weight = constraint_weight, regulariser_weight
+        if init_from is not None:
+            state = read_checkpoint(init_from)
+            try:
+                mirror.load_state_dict(load_weights(state, "mirror"))
+            except RuntimeError as error:
+                raise InputError(
+                    f"The maps in {init_from} do not fit the networks asked for: {error}"
+                ) from error
+            mirror.provenance = {"checkpoint": init_from, **state.get("provenance", {})}
+        if freeze_forward:
+            mirror.forward_map.requires_grad_(False)
+        levels = [sigma_max * k / 4 for k in range(5)]
+        self.robustness = torch.nn.ModuleDict(
+            {f"{level:.3g}".replace(".", "p"): ConstraintDistance() for level in levels}
+        )
+        self.floor = ConstraintDistance()
+        self._levels = levels
+
+    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+        x, y = batch["x"], batch.get("y")
+        shape = self.mirror.shape(x.shape[1:])
+        s = self.sigma_max * self.uniform(batch, *key, "level")
+        n = self.noise(batch, shape, *key, "noise")
+        losses = mirror_losses(self.mirror, self.constraint, x, _like(s, n) * n, y)
+        losses["loss"] = (
+            0.5 * (losses["cycle_forward"] + losses["cycle_inverse"])
+            + self.constraint_weight * losses["constraint"]
+            + self.regulariser_weight * losses["regulariser"]
+        )
+        return losses
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        y = self.mirror(batch["x"])
+        n = self.noise(batch, y.shape[1:], "robustness")
+        for level, metric in zip(self._levels, self.robustness.values(), strict=True):
+            metric.update(self.constraint(self.mirror.inverse(y + level * n)))
+        self.floor.update(self.constraint(batch["x"]))
+
+    def on_validation_epoch_end(self) -> None:
+        for level, metric in zip(self._levels, self.robustness.values(), strict=True):
+            self.log(f"val/robustness/{level:.3g}", metric.compute()["mean"])
+            metric.reset()
+        self.log("val/data_floor", self.floor.compute()["mean"])
+        self.floor.reset()
+
+    @torch.no_grad()
+    def panels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        r"""Returns the fields worth looking at, by title, for the figure of each validation."""
+        x = batch["x"]
+        y = self.mirror(x)
+        y_noisy = y + self.sigma_max * self.noise(batch, y.shape[1:], "robustness")
+        return {
+            "x": x,
+            "g(x)": y,
+            "f(g(x))": self.mirror.inverse(y),
+            f"g(x) + {self.sigma_max:g} n": y_noisy,
+            f"f(g(x) + {self.sigma_max:g} n)": self.mirror.inverse(y_noisy),
+        }
+
+
+def _like(s: Tensor, fields: Tensor) -> Tensor:
+    return s.reshape(-1, *[1] * (fields.ndim - 1))

@@ -1,0 +1,241 @@
+r"""The networks of the two maps.
+
+The forward map is by default the gradient of an input-convex potential,
+
+.. math:: g(x) = (1 - a) \nabla \phi(x) + a x,
+
+so that its Jacobian is symmetric and at least :math:`a I`: it is injective and its image is open.
+The inverse map is any network from fields to fields.
+"""
+
+__all__ = ["ICNN", "PatchNet", "ResNet"]
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .padding import AxisConv2d, AxisConvTranspose2d, Padding
+
+
+class ICNN(nn.Module):
+    r"""Creates the gradient of a strongly convex potential made of an input-convex network.
+
+    .. math::
+        z_0 = \rho(q_0(x)^2 + l_0(x)), \quad
+        z_{k+1} = \rho(w_k z_k + q_{k+1}(x)^2 + l_{k+1}(x)), \quad
+        \phi(x) = \sum w_L z_L
+
+    with 3x3 convolutions q, l (free) and w (non-negative), and :math:`\rho` a leaky ReLU of slope
+    0.2. The potential sums over pixels, where the published code averages: so the map does not
+    depend on the size of the grid, and its learned part does not vanish as one over that size.
+
+    References:
+        Input Convex Neural Networks (Amos et al., 2017)
+        https://arxiv.org/abs/1609.07152
+
+        Neural Approximate Mirror Maps for Constrained Diffusion Models (Feng et al., 2025)
+        https://arxiv.org/abs/2406.12816
+
+    Arguments:
+        channels: The number C of channels of the field.
+        width: The number of filters.
+        layers: The number L of layers above the first.
+        strength: The strong convexity a, in (0, 1].
+        padding: The padding modes of the last two axes.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 32,
+        layers: int = 3,
+        strength: float = 0.9,
+        padding: Sequence[Padding] = ("circular", "replicate"),
+    ) -> None:
+        super().__init__()
+        if not 0 < strength <= 1:
+            raise ValueError(f"ICNN expects a strength in (0, 1], got {strength}.")
+        self.strength = strength
+        # q and l of all layers see the same x: one convolution computes them all
+        self.free = AxisConv2d(channels, 2 * (layers + 1) * width, 3, padding=padding)
+        self.convex = nn.ModuleList(
+            AxisConv2d(width, width, 3, bias=False, padding=padding) for _ in range(layers)
+        )
+        self.out = AxisConv2d(width, channels, 3, bias=False, padding=padding)
+        for conv in (*self.convex, self.out):
+            nn.init.uniform_(conv.weight, 0, 1e-3)  # type: ignore[arg-type]
+
+    def potential(self, x: Tensor) -> Tensor:
+        r"""Returns :math:`\phi`.
+
+        Arguments:
+            x: The fields, with shape `(B, C, H, W)`.
+
+        Returns:
+            The potentials, with shape `(B,)`.
+        """
+        q, free = self.free(x).chunk(2, dim=1)
+        terms = (q.square() + free).chunk(len(self.convex) + 1, dim=1)
+        z = F.leaky_relu(terms[0], 0.2)
+        for conv, term in zip(self.convex, terms[1:], strict=True):
+            z = F.leaky_relu(conv(z) + term, 0.2)
+        return self.out(z).flatten(1).sum(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Returns :math:`g(x)`, with the shape `(B, C, H, W)` of `x`."""
+        differentiable = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            x_in = x.clone() if x.is_inference() else x
+            if not x_in.requires_grad:
+                x_in = x_in.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(
+                self.potential(x_in).sum(), x_in, create_graph=differentiable
+            )
+        return (1 - self.strength) * gradient + self.strength * x
+
+    def excess(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""Returns :math:`\nabla \phi(x)`, which the regulariser keeps sparse, from `y = g(x)`."""
+        return (y - self.strength * x) / (1 - self.strength)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        r"""Makes the weights w non-negative again; to be called after each optimiser step."""
+        for conv in (*self.convex, self.out):
+            conv.weight.clamp_(min=0)  # type: ignore[union-attr, operator]
+
+
+class ResNet(nn.Module):
+    r"""Creates the residual generator of the reference: a 7x7 convolution, two of stride 2, residual
+    blocks with instance normalisation, two transposed convolutions and a last 7x7 convolution.
+
+    Arguments:
+        channels: The number of channels of the field.
+        width: The number of filters at full resolution.
+        blocks: The number of residual blocks at a quarter of the resolution.
+        dropout: The dropout probability inside the blocks, while training.
+        skip: Whether to add the input to the output.
+        softplus: Whether to end on a softplus; for parity with the reference, since it also hides
+            small negative values.
+        padding: The padding modes of the last two axes.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 64,
+        blocks: int = 6,
+        dropout: float = 0.5,
+        skip: bool = True,
+        softplus: bool = False,
+        padding: Sequence[Padding] = ("circular", "replicate"),
+    ) -> None:
+        super().__init__()
+        self.skip, self.softplus = skip, softplus
+
+        def unit(conv: nn.Module, features: int) -> list[nn.Module]:
+            return [conv, nn.InstanceNorm2d(features, affine=True), nn.ReLU()]
+
+        layers = unit(AxisConv2d(channels, width, 7, padding=padding), width)
+        for n in (width, 2 * width):
+            layers += unit(AxisConv2d(n, 2 * n, 3, stride=2, padding=padding), 2 * n)
+        for _ in range(blocks):
+            inner = unit(AxisConv2d(4 * width, 4 * width, 3, padding=padding), 4 * width)
+            inner += [
+                nn.Dropout(dropout),
+                AxisConv2d(4 * width, 4 * width, 3, padding=padding),
+                nn.InstanceNorm2d(4 * width, affine=True),
+            ]
+            layers.append(_Residual(nn.Sequential(*inner)))
+        for n in (4 * width, 2 * width):
+            layers += unit(AxisConvTranspose2d(n, n // 2, padding=padding), n // 2)
+        layers.append(AxisConv2d(width, channels, 7, padding=padding))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, y: Tensor) -> Tensor:
+        r"""Maps fields `(B, C, H, W)` to fields of the same shape; H and W multiples of 4."""
+        _check_stride(y, 4)
+        x = self.layers(y)
+        x = x + y if self.skip else x
+        return F.softplus(x) if self.softplus else x
+
+
+class PatchNet(nn.Module):
+    r"""Creates a network that works on patches, where a CPU is fast, and finishes at full resolution.
+
+    A stem at full resolution, patches to channels, residual blocks with group normalisation and
+    SiLU on the coarse grid, channels to patches, and light convolutions at full resolution. There is
+    no skip from input to output: a skip would have to cancel the noise of the input exactly.
+
+    Arguments:
+        channels: The number of channels of the field.
+        patch: The side of a patch, which is the total stride.
+        width: The number of features on the coarse grid.
+        blocks: The number of residual blocks on the coarse grid.
+        detail: The number of filters at full resolution.
+        finish: The number of 5x5 convolutions at full resolution before the last.
+        bfloat16: Whether the coarse grid computes in bfloat16 while training, where most of the
+            operations are. Evaluation is in full precision.
+        padding: The padding modes of the last two axes.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        patch: int = 4,
+        width: int = 96,
+        blocks: int = 6,
+        detail: int = 24,
+        finish: int = 2,
+        bfloat16: bool = False,
+        padding: Sequence[Padding] = ("circular", "replicate"),
+    ) -> None:
+        super().__init__()
+        self.patch, self.bfloat16 = patch, bfloat16
+
+        def block() -> nn.Module:
+            half = [
+                nn.Sequential(
+                    nn.GroupNorm(8, width), nn.SiLU(), AxisConv2d(width, width, 3, padding=padding)
+                )
+                for _ in range(2)
+            ]
+            return _Residual(nn.Sequential(*half))
+
+        self.stem = AxisConv2d(channels, detail, 5, padding=padding)
+        self.down = nn.Conv2d(detail * patch**2, width, 1)
+        self.blocks = nn.Sequential(*(block() for _ in range(blocks)))
+        self.up = nn.Conv2d(width, detail * patch**2, 1)
+        layers: list[nn.Module] = []
+        for _ in range(finish):
+            layers += [nn.SiLU(), AxisConv2d(detail, detail, 5, padding=padding)]
+        self.finish = nn.Sequential(
+            *layers, nn.SiLU(), AxisConv2d(detail, channels, 5, padding=padding)
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        r"""Maps fields `(B, C, H, W)` to fields of the same shape; H and W multiples of `patch`."""
+        _check_stride(y, self.patch)
+        h = self.stem(y)
+        low = self.bfloat16 and self.training
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
+            z = self.up(self.blocks(self.down(F.pixel_unshuffle(F.silu(h), self.patch))))
+        return self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))
+
+
+class _Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+def _check_stride(y: Tensor, stride: int) -> None:
+    if y.shape[-2] % stride or y.shape[-1] % stride:
+        raise ValueError(
+            f"This inverse map works on grids whose sides are multiples of {stride}, got "
+            f"{tuple(y.shape[-2:])}."
+        )

@@ -1,0 +1,126 @@
+r"""Convolutions whose padding follows the boundary of each axis.
+
+A periodic axis is padded circularly and any other axis by replication, in every convolution, strided
+and transposed ones included. A network built only of these is equivariant to shifts along a periodic
+axis (by multiples of its total stride) and never mixes the two ends of an axis that has ends.
+"""
+
+__all__ = ["AxisConv2d", "AxisConvTranspose2d", "Padding", "pad", "pad_per_axis"]
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Padding = Literal["circular", "replicate", "reflect", "constant"]
+
+
+def pad(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
+    r"""Pads the last two axes on both sides, each in its own mode.
+
+    Arguments:
+        x: The fields, with shape `(B, C, H, W)`.
+        width: The widths on each side of the last two axes.
+        padding: The modes of the last two axes.
+
+    Returns:
+        The padded fields, with shape `(B, C, H + 2 width[0], W + 2 width[1])`.
+    """
+    (h, w), (mode_h, mode_w) = width, padding
+    if mode_h == mode_w:
+        return F.pad(x, (w, w, h, h), mode=mode_h)
+    x = F.pad(x, (0, 0, h, h), mode=mode_h)
+    return F.pad(x, (w, w, 0, 0), mode=mode_w)
+
+
+class AxisConv2d(nn.Conv2d):
+    r"""Creates a convolution with a padding mode per axis and the size of its input divided by the
+    stride. Its weights are those of `torch.nn.Conv2d`.
+
+    Arguments:
+        in_channels: The number of input channels.
+        out_channels: The number of output channels.
+        kernel_size: The odd size of the kernel.
+        stride: The stride.
+        bias: Whether to add a bias.
+        padding: The modes of the last two axes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        bias: bool = True,
+        padding: Sequence[Padding] = ("circular", "replicate"),
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+        )
+        self.axes = tuple(padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad(x, self.padding, self.axes)  # type: ignore[arg-type]
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class AxisConvTranspose2d(nn.ConvTranspose2d):
+    r"""Creates a transposed convolution of kernel 3 and stride 2, which doubles both axes, with a
+    padding mode per axis.
+
+    Arguments:
+        in_channels: The number of input channels.
+        out_channels: The number of output channels.
+        padding: The modes of the last two axes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        padding: Sequence[Padding] = ("circular", "replicate"),
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
+        self.axes = tuple(padding)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        h, w = x.shape[-2:]
+        x = F.conv_transpose2d(pad(x, (1, 1), self.axes), self.weight, self.bias, stride=2)
+        return x[..., 3 : 3 + 2 * h, 3 : 3 + 2 * w]
+
+
+def pad_per_axis(module: nn.Module, padding: Sequence[Padding]) -> nn.Module:
+    r"""Replaces every padded convolution inside a foreign network by an `AxisConv2d` with the same
+    weights, in place; names and `state_dict` stay.
+
+    Arguments:
+        module: The network, for example a `diffusers.UNet2DModel`.
+        padding: The modes of the last two axes.
+
+    Returns:
+        The same network.
+    """
+    replaced: dict[nn.Module, AxisConv2d] = {}
+    for parent in list(module.modules()):
+        for name, conv in list(parent._modules.items()):
+            if type(conv) is not nn.Conv2d or conv.padding == (0, 0):
+                continue
+            if conv not in replaced:
+                if conv.dilation != (1, 1) or conv.kernel_size != tuple(
+                    2 * int(p) + 1 for p in conv.padding
+                ):
+                    raise ValueError(
+                        f"pad_per_axis cannot convert the convolution {name}: {conv}."
+                    )
+                new = AxisConv2d(conv.in_channels, conv.out_channels, 1, padding=padding)
+                new.kernel_size, new.stride, new.padding = (
+                    conv.kernel_size,
+                    conv.stride,
+                    conv.padding,
+                )
+                new.groups, new.weight, new.bias = conv.groups, conv.weight, conv.bias
+                replaced[conv] = new
+            setattr(parent, name, replaced[conv])
+    return module

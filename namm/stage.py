@@ -1,0 +1,142 @@
+r"""What every training stage shares: keyed noise, optimiser, logging, and a guard against NaN."""
+
+__all__ = ["Stage"]
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor
+
+from constraints import InputError, derive_seed, noise, uniform
+
+from .nets import ICNN
+
+
+class Stage(L.LightningModule, abc.ABC):
+    r"""Base of the modules that train.
+
+    The randomness of a step depends on `(seed, name, sample, step)` alone, so that training which
+    was stopped anywhere resumes bit for bit.
+
+    Arguments:
+        lr: The learning rate of Adam.
+        beta1: The first moment's decay of Adam.
+        warmup: The number of steps over which the learning rate rises from 0.
+        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        seed: The seed of all noise, and of the order of the data.
+    """
+
+    name: str
+
+    def __init__(self, lr: float, beta1: float, warmup: int, decay: bool, seed: int) -> None:
+        super().__init__()
+        self.lr, self.beta1, self.warmup, self.decay, self.seed = lr, beta1, warmup, decay, seed
+
+    def save_recipe(self, *parts: str) -> None:
+        r"""Saves the hyper-parameters. Built from the command line, the recipe of every part is
+        saved; built from Python, the named parts are objects and stay out, so that the checkpoint
+        holds plain data only.
+
+        Arguments:
+            parts: The names of the arguments that are modules.
+        """
+        # the caller's frame holds the arguments, hence the frame argument
+        import inspect
+
+        frame = inspect.currentframe()
+        assert frame is not None
+        ignore = () if _given_hyperparameters.get() is not None else parts
+        self.save_hyperparameters(ignore=list(ignore), frame=frame.f_back)
+
+    @abc.abstractmethod
+    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+        r"""Returns the terms of the loss, and their sum as `loss`.
+
+        Arguments:
+            batch: The fields `x`, with shape `(B, C, *S)`, and their positions `index`, `(B,)`.
+            key: What makes the noise of this call different from that of others.
+        """
+
+    def noise(self, batch: dict[str, Tensor], shape: Sequence[int], *key: int | str) -> Tensor:
+        r"""Draws standard normal fields, one for each sample of a batch.
+
+        Arguments:
+            batch: The batch.
+            shape: The shape of one field.
+            key: What makes this draw different from others.
+        """
+        return noise(self._keys(batch, *key), shape, batch["x"])
+
+    def uniform(self, batch: dict[str, Tensor], *key: int | str) -> Tensor:
+        r"""Draws a number in [0, 1) for each sample of a batch, with shape `(B,)`."""
+        return uniform(self._keys(batch, *key), (), batch["x"])
+
+    def _keys(self, batch: dict[str, Tensor], *key: int | str) -> list[tuple[int | str, ...]]:
+        return [(self.seed, self.name, int(i), *key) for i in batch["index"]]
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # dropout draws from the global generator
+        torch.manual_seed(derive_seed(self.seed, self.name, self.global_rank, self.global_step))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        losses = self.losses(batch, "train", self.global_step)
+        self._guard(losses, batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=1)
+        return losses["loss"]
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        losses = self.losses(batch, "val")
+        self.log_dict(
+            {f"val/{k}": v for k, v in losses.items()}, batch_size=len(batch["x"]), sync_dist=True
+        )
+
+    def _guard(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
+        if torch.isfinite(losses["loss"]):
+            return
+        terms = [k for k, v in losses.items() if k != "loss" and not torch.isfinite(v)] or ["loss"]
+        kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        kept = kept or getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        raise InputError(
+            f"At step {self.global_step} the loss term {' and '.join(terms)} is "
+            f"{float(losses[terms[0]])} for the batch of samples {batch['index'].tolist()}. "
+            + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
+            + "A smaller learning rate or gradient clipping usually helps."
+        )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/gradient_norm", torch.nn.utils.get_total_norm(grads))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=self.lr,
+            betas=(self.beta1, 0.999),
+        )
+        steps = self.trainer.estimated_stepping_batches if self.decay else math.inf
+        if self.decay and not math.isfinite(steps):
+            raise InputError(
+                "A learning rate that decays needs to know the last step: set "
+                "trainer.max_steps or trainer.max_epochs, or decay: false."
+            )
+
+        def factor(step: int) -> float:
+            rise = min(1.0, (step + 1) / (self.warmup + 1))
+            return rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, ICNN):
+                module.clamp_()

@@ -1,0 +1,28 @@
+"""What all tests share: a fixed seed, one thread, and the reference data."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def deterministic() -> None:
+    """Seed every test, and keep it on one thread."""
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The path of the Burgers reference data, which lie beside the repository."""
+
+    path = ROOT.parent / "shared" / "data" / "burgers_reference.h5"
+
+    if not path.exists():
+        pytest.skip(f"The reference data {path} are absent.")
+
+    return path
