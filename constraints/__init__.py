@@ -1,7 +1,8 @@
 r"""What a field must satisfy, and the physics that says so.
 
-The lowest package of the project: it imports none of the others. It also holds the two things every
-package needs and none owns: errors that are sentences, and randomness that depends on a key alone.
+The lowest package of the project: it imports none of the others. It also holds the two things
+every package needs and none owns: errors that are sentences, and randomness that depends on a
+key alone.
 """
 
 __all__ = [

@@ -47,12 +47,13 @@ class Constraint(nn.Module):
 
     def attributes(self) -> dict[str, Any]:
         r"""Returns what a data file must say of itself to fit this constraint: any of the keys
-        `problem`, `boundary` and `parameters` of the schema `namm-field/1`. Empty fits any file."""
+        `problem`, `boundary` and `parameters` of the schema `namm-field/1`. Empty fits any
+        file."""
         return {}
 
     def check_shape(self, x: Tensor) -> None:
-        r"""Raises an `InputError` if fields of this shape cannot be judged. Called once, where data
-        enter. By default every shape is accepted.
+        r"""Raises an `InputError` if fields of this shape cannot be judged. Called once, where
+        data enter. By default every shape is accepted.
 
         Arguments:
             x: The fields, with shape `(B, C, *S)`.
@@ -60,8 +61,8 @@ class Constraint(nn.Module):
 
 
 class Sum(Constraint):
-    r"""Creates the intersection of several constraints, whose distance is the weighted sum of their
-    distances.
+    r"""Creates the intersection of several constraints, whose distance is the weighted sum of
+    their distances.
 
     The residuals are stacked, term k scaled by :math:`w_k N / n_k` with :math:`n_k` its own number
     of entries and N the number of all, so that the mean absolute value is the weighted sum and a
@@ -89,21 +90,26 @@ class Sum(Constraint):
             )
 
     def residual(self, x: Tensor) -> Tensor:
-        residuals = [term.residual(x).flatten(1) for term in self.terms]
+        residuals = [term.residual(x).flatten(1) for term in self._terms()]
         total = sum(r.shape[1] for r in residuals)
         scales = [w * total / r.shape[1] for w, r in zip(self.weights, residuals, strict=True)]
         return torch.cat([s * r for s, r in zip(scales, residuals, strict=True)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        distances = [w * term(x) for w, term in zip(self.weights, self.terms, strict=True)]
+        distances = [w * term(x) for w, term in zip(self.weights, self._terms(), strict=True)]
         return torch.stack(distances).sum(dim=0)
 
     def attributes(self) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        for term in self.terms:
-            merged.update(term.attributes())
+        for term in self._terms():
+            for key, value in term.attributes().items():
+                both = isinstance(value, dict) and key in merged
+                merged[key] = {**merged[key], **value} if both else value
         return merged
 
     def check_shape(self, x: Tensor) -> None:
-        for term in self.terms:
+        for term in self._terms():
             term.check_shape(x)
+
+    def _terms(self) -> list[Constraint]:
+        return list(self.terms)  # type: ignore[arg-type]

@@ -117,30 +117,34 @@ class Burgers(Constraint):
 
     def _crank_nicolson(self, u: Tensor, dx: float, dt: float) -> Tensor:
         known = u + dt / 2 * self._velocity(u, dx)
-        v = u.detach()
-        tolerance = 4 * torch.finfo(u.dtype).eps * (1 + v.abs().max())
+        v, target = u.detach(), known.detach()
+        tolerance = 4 * torch.finfo(u.dtype).eps * (1 + v.abs().amax(dim=-2, keepdim=True))
+        moving = torch.ones_like(tolerance, dtype=torch.bool)
         for _ in range(20):
-            update = self._newton(v, known.detach(), dx, dt)
+            # a state that has converged stays, whatever its neighbours in the batch do
+            update = torch.where(moving, self._newton(v, target, dx, dt), 0)
             v = v - update
-            if update.abs().max() <= tolerance:
+            moving = update.abs().amax(dim=-2, keepdim=True) > tolerance
+            if not moving.any():
                 break
         # One more Newton step, now on the graph: by the implicit function theorem its derivative
         # with respect to u is that of the converged solution.
         return v - self._newton(v, known, dx, dt)
 
     def _newton(self, v: Tensor, known: Tensor, dx: float, dt: float) -> Tensor:
-        r"""Solves `(I - dt/2 J(v)) update = v - dt/2 velocity(v) - known` on the last but one axis."""
+        r"""Solves `(I - dt/2 J(v)) update = v - dt/2 velocity(v) - known` along x."""
         right, left = v.roll(-1, -2), v.roll(1, -2)
         advect = v / (2 * dx)
         spread = torch.full_like(v, self.viscosity / dx**2)
         centre = -2 * spread - (right - left) / (2 * dx)
-        rows = [a.transpose(-1, -2) for a in (centre, spread - advect, spread + advect)]
         eye = torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
-        shifts = (eye, eye.roll(1, 1), eye.roll(-1, 1))  # the point itself, its right, its left
-        jacobian = sum(r.unsqueeze(-1) * e for r, e in zip(rows, shifts, strict=True))
-        defect = v - dt / 2 * self._velocity(v, dx) - known
-        return (
-            torch.linalg.solve(eye - dt / 2 * jacobian, defect.transpose(-1, -2).unsqueeze(-1))
-            .squeeze(-1)
-            .transpose(-1, -2)
+        # the entries of a row of J at the point itself, at its right and at its left
+        bands = zip(
+            (centre, spread - advect, spread + advect),
+            (eye, eye.roll(1, 1), eye.roll(-1, 1)),
+            strict=True,
         )
+        jacobian = torch.stack([b.transpose(-1, -2).unsqueeze(-1) * e for b, e in bands]).sum(0)
+        defect = (v - dt / 2 * self._velocity(v, dx) - known).transpose(-1, -2)
+        update = torch.linalg.solve(eye - dt / 2 * jacobian, defect.unsqueeze(-1))
+        return update.squeeze(-1).transpose(-1, -2)

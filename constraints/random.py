@@ -1,9 +1,9 @@
 r"""Counter-based randomness: a draw depends on its key, never on what was drawn before.
 
 Every random number of training, generation and solving comes from a key such as
-`(seed, stage, sample, step)`. A sample is therefore the same alone, in a batch and on any rank, and
-training that stopped in the middle of an epoch resumes without any saved random state. Numbers are
-drawn on the CPU, so that a key means the same on every device.
+`(seed, stage, sample, step)`. A sample is therefore the same alone, in a batch and on any rank,
+and training that stopped in the middle of an epoch resumes without any saved random state.
+Numbers are drawn on the CPU, so that a key means the same on every device.
 """
 
 __all__ = ["derive_seed", "generator", "noise", "uniform"]
@@ -51,6 +51,6 @@ def uniform(keys: Iterable[Key], shape: Sequence[int], like: Tensor | None = Non
     return _stack(torch.rand, keys, shape, like)
 
 
-def _stack(draw, keys: Iterable[Key], shape: Sequence[int], like: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+def _stack(draw, keys: Iterable[Key], shape: Sequence[int], like: Tensor | None) -> Tensor:
     fields = torch.stack([draw(tuple(shape), generator=generator(*key)) for key in keys])
     return fields if like is None else fields.to(like)

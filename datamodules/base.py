@@ -9,6 +9,7 @@ __all__ = ["FieldData"]
 
 import abc
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +135,18 @@ class FieldData(L.LightningDataModule, abc.ABC):
             return self.draw([(seed, "field", start + i, attempt) for i in rows])
 
         x, redrawn = draw(list(range(n)), 0), 0
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in count(1):
             bad = (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten().tolist()
             if not bad:
-                return x, redrawn
+                break
+            if attempt == ATTEMPTS:
+                raise InputError(
+                    f"Field {start + bad[0]} of seed {seed} is not finite in {ATTEMPTS} draws: "
+                    f"the solver is unstable with these parameters, give it smaller steps."
+                )
             x[bad] = draw(bad, attempt)
             redrawn += len(bad)
-        raise InputError(
-            f"Field {start + bad[0]} of seed {seed} is not finite, however often it is drawn: the "
-            f"solver is unstable with these parameters, give it smaller steps."
-        )
+        return x, redrawn
 
     def prepare_data(self) -> None:
         r"""Simulates the file if it is missing, and otherwise checks that it is the one asked for,
@@ -234,7 +237,8 @@ class FieldData(L.LightningDataModule, abc.ABC):
         return loaders
 
     def _in_order(self, fields: FieldDataset | Subset) -> DataLoader:
-        sampler = RankSampler(fields, *self._rank())
+        rank, ranks = self._rank()
+        sampler = RankSampler(fields, rank, ranks) if ranks > 1 else None
         return DataLoader(
             dataset=fields, sampler=sampler, batch_size=self.batch_size, **self._workers()
         )

@@ -25,11 +25,10 @@ from .base import FieldData
 
 
 class BurgersData(FieldData):
-    r"""Creates solutions of the Burgers equation, `(1, points, frames)`, from the `step` of their
-    constraint.
+    r"""Creates solutions of the Burgers equation, rolled out by the `step` of their constraint.
 
-    The initial condition itself is no frame: the first frame is the state `dt` later. Solutions
-    are computed in float64 and stored in float32.
+    A field has shape `(1, points, frames)`. The initial condition itself is no frame: the
+    first frame is the state `dt` later. Solutions are computed in float64 and stored in float32.
 
     References:
         Neural Approximate Mirror Maps for Constrained Diffusion Models (Feng et al., 2025)

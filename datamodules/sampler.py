@@ -67,15 +67,13 @@ class KeyedBatches(Sampler[list[int]]):
     def _reached(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 0
-        loop, limit = self.trainer.fit_loop, self.trainer.limit_train_batches
+        limit = self.trainer.limit_train_batches
         length = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
-        progress: Any = loop.epoch_loop.batch_progress
-        # Batches are counted rather than optimiser steps (several may share one, and a step may
-        # have several optimisers) or epochs (a checkpoint of the last batch still belongs to its
-        # epoch). Only a restarting loop goes on inside an epoch: any other begins a new one.
-        start = progress.current.processed % length if loop.restarting else 0
-        epoch = 0 if self.trainer.overfit_batches else progress.total.processed // length  # type: ignore
-        return epoch, start
+        # Batches are counted rather than optimiser steps (several batches may share one) or epochs
+        # (a checkpoint of the last batch still belongs to its epoch).
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        epoch, start = divmod(progress.total.processed, length)
+        return (0 if self.trainer.overfit_batches else epoch), start  # type: ignore[attr-defined]
 
 
 class RankSampler(DistributedSampler):

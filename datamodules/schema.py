@@ -121,7 +121,11 @@ def open_fields(path: str | Path) -> Iterator[h5py.File]:
 
 def split_names(file: h5py.File) -> list[str]:
     r"""Returns the names of the splits of an open file, sorted."""
-    return sorted(name for name in file if isinstance(file.get(f"{name}/x"), h5py.Dataset))
+    return sorted(
+        name
+        for name in file
+        if name != "coords" and isinstance(file.get(f"{name}/x"), h5py.Dataset)
+    )
 
 
 def read_attributes(path: str | Path) -> dict[str, Any]:

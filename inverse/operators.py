@@ -73,8 +73,8 @@ class LinearOperator(Operator, abc.ABC):
 
 
 class Select(LinearOperator):
-    r"""Creates the operator that keeps some positions along one axis: the first times, some states,
-    some channels.
+    r"""Creates the operator that keeps some positions along one axis: the first times, some
+    states, some channels.
 
     Arguments:
         dim: The axis of `(B, C, *S)`, for example -1 for time.

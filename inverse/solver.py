@@ -37,7 +37,8 @@ class Solver(abc.ABC):
             operator: The operator on the space of the prior.
             m: The measurements, with shape `(B, *M)`.
             shape: The shape `(C, *S)` of one field.
-            seeds: One seed per measurement; a sample depends on its own seed and measurement alone.
+            seeds: One seed per measurement; a sample depends on its own seed and measurement
+            alone.
         """
 
 
@@ -102,7 +103,8 @@ def guard(move: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Arguments:
         move: The guidance, with shape `(B, C, *S)`.
-        scale: The running scale of its norm for each sample, 0 before the first, with shape `(B,)`.
+        scale: The running scale of its norm for each sample, 0 before the first, with shape
+        `(B,)`.
 
     Returns:
         The guidance with those samples at 0, the new scale, and which samples they are, `(B,)`.

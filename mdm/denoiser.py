@@ -1,7 +1,7 @@
 r"""Denoisers: a diffusion prior is known through :math:`\hat y(y_t, t) = E[y \mid y_t]`.
 
-A denoiser does not know whether its fields live in data space or in mirror space. It counts its own
-calls and vector-Jacobian products, so that every solver reports what it really cost.
+A denoiser does not know whether its fields live in data space or in mirror space. It counts its
+own calls and vector-Jacobian products, so that every solver reports what it really cost.
 """
 
 __all__ = ["Denoiser", "DiffusersDenoiser", "load_denoiser"]
@@ -75,8 +75,8 @@ class DiffusersDenoiser(Denoiser):
     times, with the mean :math:`\mu` and the std s of the fields, and z the centred noisy field:
 
     .. math::
-        \hat y = \mu + \frac{\alpha s^2}{v} z + \frac{s \sigma}{\sqrt{v}} F(z / \sqrt{v}, 1000 t - 1),
-        \quad v = \alpha^2 s^2 + \sigma^2, \quad z = y_t - \alpha \mu.
+        \hat y = \mu + \frac{\alpha s^2}{v} z + \frac{s \sigma}{\sqrt{v}} F(z / \sqrt{v}, 1000 t
+        - 1), \quad v = \alpha^2 s^2 + \sigma^2, \quad z = y_t - \alpha \mu.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
@@ -104,7 +104,7 @@ class DiffusersDenoiser(Denoiser):
     ) -> None:
         super().__init__(schedule or VPSchedule())
         self.net = pad_per_axis(net, padding)
-        self.patch, self.bfloat16 = patch, bfloat16
+        self.patch, self.low = patch, bfloat16
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
@@ -125,7 +125,7 @@ class DiffusersDenoiser(Denoiser):
         return (alpha**2 * self.std**2 + sigma**2) / (self.std * sigma) ** 2
 
     def _net(self, z: Tensor, t: Tensor) -> Tensor:
-        low = self.bfloat16 and self.training
+        low = self.low and self.training
         with torch.autocast(z.device.type, torch.bfloat16, enabled=low):
             z_in = F.pixel_unshuffle(z, self.patch) if self.patch > 1 else z
             out: Any = self.net(z_in, t.clamp(min=0))

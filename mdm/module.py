@@ -15,8 +15,8 @@ from .sampler import DPMSolver, Sampler
 
 
 class MDM(Stage):
-    r"""Creates the stage that trains a mirror diffusion model: a denoiser of the fields `g(x)`. With
-    the `IdentityMirror` it is the plain diffusion model (DM) in data space.
+    r"""Creates the stage that trains a mirror diffusion model: a denoiser of the fields `g(x)`.
+    With the `IdentityMirror` it is the plain diffusion model (DM) in data space.
 
     The loss is the squared error of the denoised field in units of what the network predicts, with
     times uniform in `(t_min, 1)`. Each validation draws samples, maps them back with f and logs

@@ -97,8 +97,8 @@ class ChainSampler(Sampler):
 
 
 class DPMSolver(Sampler):
-    r"""Creates the second-order multistep solver DPM-Solver++(2M) of the probability flow, on a grid
-    uniform in the log signal-to-noise ratio; it ends on a denoised field after few calls.
+    r"""Creates the second-order multistep solver DPM-Solver++(2M) of the probability flow, on a
+    grid uniform in the log signal-to-noise ratio; it ends on a denoised field after few calls.
 
     References:
         DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models

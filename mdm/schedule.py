@@ -37,8 +37,8 @@ class VPSchedule(Schedule):
         \sigma_t = \sqrt{1 - \alpha_t^2}
 
     References:
-        Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
-        https://arxiv.org/abs/2011.13456
+        Score-Based Generative Modeling through Stochastic Differential Equations (Song et al.,
+        2021) https://arxiv.org/abs/2011.13456
 
     Arguments:
         beta_min: The rate at t = 0.

@@ -47,8 +47,8 @@ class DDIM(Transition):
     denoised field.
 
     .. math::
-        y_s = \alpha_s \hat y + \sqrt{\sigma_s^2 - \text{std}^2}\, (y_t - \alpha_t \hat y) / \sigma_t
-        + \text{std}\, \epsilon, \quad \text{std} = \eta \frac{\sigma_s}{\sigma_t}
+        y_s = \alpha_s \hat y + \sqrt{\sigma_s^2 - \text{std}^2}\, (y_t - \alpha_t \hat y) /
+        \sigma_t + \text{std}\, \epsilon, \quad \text{std} = \eta \frac{\sigma_s}{\sigma_t}
         \sqrt{\sigma_t^2 - (\alpha_t \sigma_s / \alpha_s)^2}
 
     With :math:`\eta = 1` this is the posterior of the forward process, hence ancestral sampling;
@@ -79,8 +79,8 @@ class DDIM(Transition):
 
 
 class Ancestral(Transition):
-    r"""Creates the transitions of the published samplers: the discrete chain of 1000 rates from 1e-4
-    to 2e-2, called at times from 1 to 1e-3, with the posterior mean, the variance
+    r"""Creates the transitions of the published samplers: the discrete chain of 1000 rates from
+    1e-4 to 2e-2, called at times from 1 to 1e-3, with the posterior mean, the variance
     :math:`\beta_i`, and noise of std 0.0074 in the very last step. Meant for `VPSchedule()`.
 
     References:

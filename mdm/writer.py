@@ -18,16 +18,17 @@ class SampleWriter(BasePredictionWriter):
     dataset `/{split}/y` of shape `(N, C, *S)` per data loader, row i made for field i.
 
     Arguments:
-        file: The path of the file.
+        file: The path of the file; `samples.h5` in the run's folder if missing.
         splits: The names of the splits, in the order of the data loaders.
     """
 
-    def __init__(self, file: str, splits: Sequence[str] = ("train", "val")) -> None:
+    def __init__(self, file: str | None = None, splits: Sequence[str] = ("train", "val")) -> None:
         super().__init__(write_interval="epoch")
-        self.file = Path(file)
+        self.path = file
         self.splits = list(splits)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.file = Path(self.path or f"{trainer.log_dir or '.'}/samples.h5")
         if stage == "predict":
             self.file.parent.mkdir(parents=True, exist_ok=True)
 

@@ -35,14 +35,21 @@ class EMA(WeightAveraging):
         decay = min(self.decay, (1 + float(n)) / (10 + float(n)))
         return torch.lerp(current, average, decay)
 
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # outside training there is nothing to restore: `state_dict` is the average already
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None
 
 
 class CountFlops(TorchDispatchMode):
     r"""Creates a context that counts the floating-point operations of all matrix products and
-    convolutions run inside it, backward passes included, by PyTorch's own formulas. The count is the
-    attribute `flops`."""
+    convolutions run inside it, backward passes included, by PyTorch's own formulas. The count is
+    the attribute `flops`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -123,8 +123,8 @@ class Provenance(L.Callback):
     r"""Creates the callback that writes into each checkpoint what it was trained on, and refuses a
     checkpoint that was trained on something else.
 
-    Compared are the constraint with its parameters, the shape of a field, and the hash of the data,
-    between this stage, the parts it loaded, and the checkpoint it resumes or tests.
+    Compared are the constraint with its parameters, the shape of a field, and the hash of the
+    data, between this stage, the parts it loaded, and the checkpoint it resumes or tests.
 
     Arguments:
         force: Whether to go on all the same, saying what is ignored.

@@ -78,8 +78,9 @@ class Evaluation(L.LightningModule, abc.ABC):
 
     @contextlib.contextmanager
     def account(self, denoiser: Any, n: int) -> Iterator[None]:
-        r"""Counts what the block costs: seconds, calls and vector-Jacobian products of the denoiser,
-        and operations, the last on the first block alone and taken to be the same per sample after.
+        r"""Counts what the block costs: seconds, calls and vector-Jacobian products of the
+        denoiser, and operations, the last on the first block alone and taken to be the same per
+        sample after.
 
         Arguments:
             denoiser: The denoiser, with its counters `calls` and `vjps`.

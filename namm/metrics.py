@@ -15,6 +15,7 @@ class Mean(Metric):
     the half-width of the normal interval (0 for a single sample)."""
 
     full_state_update = False
+    values: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +27,7 @@ class Mean(Metric):
         Arguments:
             values: The numbers, with shape `(B,)`.
         """
-        self.values.append(values.detach().float())  # type: ignore[union-attr, operator]
+        self.values.append(values.detach().float())
 
     def compute(self) -> dict[str, Tensor]:
         values = dim_zero_cat(self.values)
@@ -40,6 +41,8 @@ class ConstraintDistance(Mean):
 
 class _TwoSamples(Metric):
     full_state_update = False
+    real: list[Tensor]
+    fake: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class _TwoSamples(Metric):
             x: The fields, with shape `(B, C, *S)`.
             real: Whether they are data, or samples.
         """
-        (self.real if real else self.fake).append(x.detach().flatten(1).double().cpu())  # type: ignore[union-attr, operator]
+        (self.real if real else self.fake).append(x.detach().flatten(1).double().cpu())
 
 
 class MMD(_TwoSamples):
@@ -71,7 +74,8 @@ class MMD(_TwoSamples):
         n, m = len(real), len(fake)
         squared = torch.cdist(joint := torch.cat([real, fake]), joint).square()
         median = squared[:n, :n][~torch.eye(n, dtype=torch.bool)].median()
-        kernel = sum(torch.exp(-squared / (2 * s**2 * median)) for s in (0.5, 1.0, 2.0)) / 3
+        widths = torch.tensor([0.5, 1.0, 2.0]).to(squared).reshape(3, 1, 1)
+        kernel = torch.exp(-squared / (2 * widths**2 * median)).mean(dim=0)
         rr, ff, rf = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
         # sums over distinct pairs; leaving one field out removes its row and its column
         r_rows, f_rows = rr.sum(1) - rr.diagonal(), ff.sum(1) - ff.diagonal()
@@ -82,17 +86,19 @@ class MMD(_TwoSamples):
 
         less_r = estimate(r_sum - 2 * r_rows, f_sum, c_sum - rf.sum(1), n - 1, m)
         less_f = estimate(r_sum, f_sum - 2 * f_rows, c_sum - rf.sum(0), n, m - 1)
-        variance = sum(
-            (k - 1) / k * (less - less.mean()).square().sum()
-            for k, less in ((n, less_r), (m, less_f))
-        )
+        variance = torch.stack(
+            [
+                (k - 1) / k * (less - less.mean()).square().sum()
+                for k, less in ((n, less_r), (m, less_f))
+            ]
+        ).sum()
         mmd = estimate(r_sum, f_sum, c_sum, n, m)
         return {"mean": mmd.float(), "ci95": 1.96 * variance.sqrt().float()}
 
 
 class Spread(_TwoSamples):
-    r"""Creates the ratio of the mean pointwise standard deviation of samples to that of data: 1 for
-    samples as diverse as the data. `compute` returns `mean` and `ci95`, by the jackknife."""
+    r"""Creates the ratio of the mean pointwise standard deviation of samples to that of data: 1
+    for samples as diverse as the data. `compute` returns `mean` and `ci95`, by the jackknife."""
 
     def compute(self) -> dict[str, Tensor]:
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)

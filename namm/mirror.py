@@ -33,8 +33,8 @@ class Mirror(nn.Module, abc.ABC):
         r"""Returns `x = f(y)`, with shape `(B, C, *S)`, for possibly noisy `y`."""
 
     def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        r"""Returns the shape of one field in mirror space, given its shape `(C, *S)` in data space.
-        The same unless a mirror says otherwise."""
+        r"""Returns the shape of one field in mirror space, given its shape `(C, *S)` in data
+        space. The same unless a mirror says otherwise."""
         return tuple(shape)
 
     def regulariser(self, x: Tensor, y: Tensor) -> Tensor:

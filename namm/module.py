@@ -2,7 +2,6 @@ r"""The stage that trains the maps, and fine-tunes the inverse map."""
 
 __all__ = ["NAMM"]
 
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,8 +10,8 @@ from constraints import Constraint, InputError
 
 from .checkpoint import load_weights, read_checkpoint
 from .losses import mirror_losses
-from .mirror import Mirror
 from .metrics import ConstraintDistance
+from .mirror import Mirror
 from .stage import Stage
 
 

@@ -65,7 +65,7 @@ class ICNN(nn.Module):
         )
         self.out = AxisConv2d(width, channels, 3, bias=False, padding=padding)
         for conv in (*self.convex, self.out):
-            nn.init.uniform_(conv.weight, 0, 1e-3)  # type: ignore[arg-type]
+            nn.init.uniform_(conv.weight, 0, 1e-3)
 
     def potential(self, x: Tensor) -> Tensor:
         r"""Returns :math:`\phi`.
@@ -103,12 +103,13 @@ class ICNN(nn.Module):
     def clamp_(self) -> None:
         r"""Makes the weights w non-negative again; to be called after each optimiser step."""
         for conv in (*self.convex, self.out):
-            conv.weight.clamp_(min=0)  # type: ignore[union-attr, operator]
+            conv.weight.clamp_(min=0)
 
 
 class ResNet(nn.Module):
-    r"""Creates the residual generator of the reference: a 7x7 convolution, two of stride 2, residual
-    blocks with instance normalisation, two transposed convolutions and a last 7x7 convolution.
+    r"""Creates the residual generator of the reference: a 7x7 convolution, two of stride 2,
+    residual blocks with instance normalisation, two transposed convolutions and a last 7x7
+    convolution.
 
     Arguments:
         channels: The number of channels of the field.
@@ -162,11 +163,13 @@ class ResNet(nn.Module):
 
 
 class PatchNet(nn.Module):
-    r"""Creates a network that works on patches, where a CPU is fast, and finishes at full resolution.
+    r"""Creates a network that works on patches, where a CPU is fast, and finishes at full
+    resolution.
 
     A stem at full resolution, patches to channels, residual blocks with group normalisation and
-    SiLU on the coarse grid, channels to patches, and light convolutions at full resolution. There is
-    no skip from input to output: a skip would have to cancel the noise of the input exactly.
+    SiLU on the coarse grid, channels to patches, and light convolutions at full resolution.
+    There is no skip from input to output: a skip would have to cancel the noise of the input
+    exactly.
 
     Arguments:
         channels: The number of channels of the field.
@@ -192,7 +195,7 @@ class PatchNet(nn.Module):
         padding: Sequence[Padding] = ("circular", "replicate"),
     ) -> None:
         super().__init__()
-        self.patch, self.bfloat16 = patch, bfloat16
+        self.patch, self.low = patch, bfloat16
 
         def block() -> nn.Module:
             half = [
@@ -215,10 +218,11 @@ class PatchNet(nn.Module):
         )
 
     def forward(self, y: Tensor) -> Tensor:
-        r"""Maps fields `(B, C, H, W)` to fields of the same shape; H and W multiples of `patch`."""
+        r"""Maps fields `(B, C, H, W)` to fields of the same shape; H and W multiples of
+        `patch`."""
         _check_stride(y, self.patch)
         h = self.stem(y)
-        low = self.bfloat16 and self.training
+        low = self.low and self.training
         with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
             z = self.up(self.blocks(self.down(F.pixel_unshuffle(F.silu(h), self.patch))))
         return self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))

@@ -1,8 +1,9 @@
 r"""Convolutions whose padding follows the boundary of each axis.
 
-A periodic axis is padded circularly and any other axis by replication, in every convolution, strided
-and transposed ones included. A network built only of these is equivariant to shifts along a periodic
-axis (by multiples of its total stride) and never mixes the two ends of an axis that has ends.
+A periodic axis is padded circularly and any other axis by replication, in every convolution,
+strided and transposed ones included. A network built only of these is equivariant to shifts
+along a periodic axis (by multiples of its total stride) and never mixes the two ends of an axis
+that has ends.
 """
 
 __all__ = ["AxisConv2d", "AxisConvTranspose2d", "Padding", "pad", "pad_per_axis"]

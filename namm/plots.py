@@ -114,9 +114,9 @@ def _scale(residuals: dict[str, Tensor]) -> float:
 
 
 class LogFields(L.Callback):
-    r"""Creates the callback that logs, at the end of each validation, a figure of the first fields of
-    the validation set as they pass through the stage (what the module's `panels` returns), and one
-    of their residuals. Loggers other than TensorBoard are left alone.
+    r"""Creates the callback that logs, at the end of each validation, a figure of the first
+    fields of the validation set as they pass through the stage (what the module's `panels`
+    returns), and one of their residuals. Loggers other than TensorBoard are left alone.
 
     Arguments:
         rows: The number of samples drawn.

@@ -1,0 +1,295 @@
+r"""The verbs that train and use a model: `fit`, `validate`, `test` and `predict`.
+
+Lightning's command line, with what a run that is to be trusted needs besides: a run folder that is
+checked before anything starts and never overwritten, checkpoints that are written in one piece and
+loaded as plain data, one seed, and errors in a sentence. No stage is imported by name: a class path
+in a configuration says which one runs.
+"""
+
+__all__ = ["main", "parse"]
+
+import logging
+import os
+import sys
+import warnings
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from importlib import import_module
+from importlib.metadata import entry_points
+from io import StringIO
+from pathlib import Path
+from shlex import join
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse.typing import NonNegativeInt
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning_utilities.core import rank_zero
+
+from constraints import InputError
+
+from . import EMA, Flops, Provenance
+from .errors import CommandError, Interrupted, explain
+from .io import AtomicCheckpointIO, KeepLast, run_folder
+
+# A class can be given by its short name, and is among those that an error suggests, once it is
+# imported. In a loop, because a statement would be an import up the ladder.
+PACKAGES = ("constraints", "datamodules", "namm", "mdm", "inverse")
+
+# No configuration comes from the network, nor names what could run a program.
+set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
+
+# What Lightning says at every start and no user can act upon.
+CHATTER = (
+    "GPU available",
+    "TPU available",
+    "\N{ELECTRIC LIGHT BULB}",
+    "Seed set",
+    "Restoring states",
+)
+WARNINGS = (
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # a matter between lightning and torch
+    "The '.*' does not have many workers",  # the data are in memory
+)
+
+
+class Parser(LightningArgumentParser):
+    r"""Creates a parser that raises its errors, and takes no option by its beginning alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The parser of a nested class is made like the one around it, with its settings given.
+        kwargs.setdefault("exit_on_error", False)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+
+class SaveConfig(SaveConfigCallback):
+    r"""Creates the callback that keeps a run's configuration, in a form that every verb accepts:
+    only `fit` writes it, and without what belongs to that one command."""
+
+    def __init__(self, parser: Parser, config: Namespace, *args: Any, **kwargs: Any) -> None:
+        config = config.clone()
+        for key in ("ckpt_path", "weights_only", "force"):
+            config.pop(key, None)
+        super().__init__(parser, config, *args, **kwargs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class CLI(LightningCLI):
+    r"""Creates, parses and runs the command in `sys.argv`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"prog": "namm"},
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                # The forward map and guidance take gradients outside of training.
+                "inference_mode": False,
+                # The order of a batch is keyed, and the same for every number of processes.
+                "use_distributed_sampler": False,
+            },
+        )
+
+    def add_default_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--seed_everything",
+            type=NonNegativeInt,
+            default=0,
+            help="The seed of everything, `model.init_args.seed` included, which it overrides.",
+        )
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(Flops, "flops")
+        parser.add_lightning_class_args(KeepLast, "checkpoint")
+        parser.add_argument(
+            "--force",
+            action="store_true",
+            help="Go on with a checkpoint of another problem, and say what is ignored.",
+        )
+
+    def parse_arguments(self, parser: Parser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            argv = sys.argv[1:]
+            options = (action.dest for action in self._subcommand_parsers[argv[0]]._actions)
+            raise CommandError(explain(str(error), argv, set(options))) from error
+
+    def _parse_ckpt_path(self) -> None:
+        r"""Does nothing, where Lightning overwrites what the user says with what the checkpoint
+        says."""
+
+    def before_instantiate_classes(self) -> None:
+        force = self._get(self.config, "force")
+        self.trainer_defaults["callbacks"] = [Provenance(force)]
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            origin: BaseException = error
+            while origin.__cause__ is not None:  # jsonargparse wraps whatever is raised
+                origin = origin.__cause__
+            # Constructors check their values; what they refuse is what the user wrote.
+            if isinstance(origin, (ValueError, MisconfigurationException)):
+                raise InputError(str(origin)) from error
+            raise origin from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        plugins = self._get(self.config_init, "trainer")["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, AtomicCheckpointIO()]
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        if self.trainer.fast_dev_run:  # writes nothing
+            return
+        check_writable(run_folder(self.trainer))
+        if self.subcommand == "fit" and self._get(self.config, "ckpt_path") is None:
+            check_fresh(self.trainer)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs["ckpt_path"] == "best":
+            raise InputError("Only the last checkpoint is kept: --ckpt_path last, or a file.")
+        if kwargs["ckpt_path"] == "last":
+            kwargs["ckpt_path"] = last_checkpoint(self.trainer)
+            if kwargs["ckpt_path"] is None and (subcommand != "fit" or numbered(self.trainer)):
+                raise InputError(
+                    f"There is no last checkpoint in {run_folder(self.trainer)}: give a file with "
+                    "--ckpt_path, or the folder of a run with --trainer.logger.version."
+                )
+        return kwargs
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # Lightning answers a KeyboardInterrupt with `sys.exit(1)`.
+            terminated = isinstance(stop, SIGTERMException)
+            if not terminated and KeyboardInterrupt not in map(type, (stop, stop.__context__)):
+                raise
+            message, file = f"{subcommand} was stopped.", last_checkpoint(self.trainer)
+            if subcommand == "fit" and file is not None:
+                last = ["--ckpt_path", str(file) if numbered(self.trainer) else "last"]
+                argv = sys.argv[1:] if sys.argv[-2:] == last else [*sys.argv[1:], *last]
+                message += f" {file} holds step {step(file)}. To continue:\n  namm {join(argv)}"
+            raise Interrupted(message, 143 if terminated else 130) from stop
+
+
+def last_checkpoint(trainer: Trainer) -> Path | None:
+    r"""Returns the checkpoint to continue from, if there is one."""
+    file = run_folder(trainer) / "checkpoints" / "last.ckpt"
+    return file if file.exists() else None
+
+
+def numbered(trainer: Trainer) -> bool:
+    r"""Returns whether each run gets a new folder, named by a number."""
+    return trainer.logger is not None and isinstance(trainer.logger.version, int)
+
+
+def step(checkpoint: Path) -> int:
+    r"""Returns the number of optimiser steps before a checkpoint."""
+    return AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+
+
+def check_fresh(trainer: Trainer) -> None:
+    r"""Raises an `InputError` if training from the beginning would overwrite a run."""
+    file = last_checkpoint(trainer)
+    if file is not None:
+        raise InputError(
+            f"{run_folder(trainer)} already holds a run, which reached step {step(file)}. Continue "
+            "it with --ckpt_path last, or start beside it with another --trainer.logger.version."
+        )
+
+
+def check_writable(folder: Path) -> None:
+    r"""Raises an `InputError` if the folder cannot be made or written in; makes nothing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        reason = "may not be written in" if there.is_dir() else "is a file"
+        raise InputError(
+            f"The run folder {folder} cannot be written: {there} {reason}. Give another "
+            "--trainer.logger.save_dir."
+        )
+
+
+@contextmanager
+def command(argv: Sequence[str]) -> Iterator[None]:
+    r"""Makes `argv` the command of this process, which distributed training starts again."""
+    before = sys.argv
+    sys.argv = [before[0], *argv]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    r"""Silences what is said at every start."""
+    loggers = [rank_zero.log, logging.getLogger("lightning.fabric.utilities.seed")]
+    with warnings.catch_warnings():
+        for message in WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.addFilter(worth_showing)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(worth_showing)
+
+
+def worth_showing(record: logging.LogRecord) -> bool:
+    r"""Returns whether a message of Lightning is shown."""
+    return not str(record.msg).startswith(CHATTER)
+
+
+def main(argv: Sequence[str]) -> None:
+    r"""Runs a command.
+
+    Arguments:
+        argv: The verb and its options.
+    """
+    # Subnormal numbers slow the first training steps down tenfold. Set before any other thread is.
+    torch.set_flush_denormal(True)
+    for package in PACKAGES:
+        module = import_module(package)
+        for name in getattr(module, "__all__", ()):
+            getattr(module, name)  # a package may import its parts when they are asked for
+    for plugin in entry_points(group="namm.constraints"):
+        plugin.load()
+    with command(argv), quiet():
+        CLI()
+
+
+def parse(argv: Sequence[str]) -> dict[str, Any]:
+    r"""Returns the configuration that a command would run with, and runs nothing.
+
+    Arguments:
+        argv: The verb and its options.
+    """
+    text = StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        main([*argv, "--print_config"])
+    return yaml.safe_load(text.getvalue())

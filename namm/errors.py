@@ -1,0 +1,238 @@
+r"""What is said when a command cannot do what it was asked to, and with which exit code.
+
+A mistake in a command or a configuration is answered in a sentence: where it is, what came, what
+was wanted, and which known names are near. jsonargparse knows all of this, but reports it as an
+outline of every type of every union that did not match; `explain` picks the deepest entry of that
+outline, which is where the mistake is.
+"""
+
+__all__ = ["CommandError", "Interrupted", "explain", "nearest"]
+
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+
+class CommandError(Exception):
+    r"""A command line or a configuration that asks for what there is not: exit code 2."""
+
+
+class Interrupted(Exception):
+    r"""A stop from outside, by Ctrl-C (exit code 130) or SIGTERM (143)."""
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Problem(NamedTuple):
+    r"""An entry of the outline: the keys and classes above it, and what it says."""
+
+    keys: list[str]
+    classes: list[str]
+    text: str
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    r"""Returns a line with the known names that are near, or nothing.
+
+    Arguments:
+        name: The name that is not known.
+        known: The names that are. Of dotted names the last part is compared.
+    """
+    tails = {candidate.split(".")[-1].lower(): candidate for candidate in known}
+    close = get_close_matches(name.split(".")[-1].lower(), tails, n=3, cutoff=0.7)
+    return f"\n  did you mean: {', '.join(tails[tail] for tail in close)}?" if close else ""
+
+
+def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:
+    r"""Returns the sentence that says what is wrong with a command.
+
+    Arguments:
+        message: What jsonargparse says.
+        argv: The command, verb first.
+        known: The options of the verb, for example `trainer.max_epochs`.
+    """
+    if re.search("Problems parsing config|Unexpected config", message):
+        return unreadable(argv) or message
+    found = list(problems(message)) or [Problem([], [], message)]
+    keys, classes, text = problem = max(found, key=lambda p: len(p.keys) + len(p.classes))
+    owner = classes[-1] if classes else f"namm {argv[0]}"
+    got = (re.findall(r"(?:Got value|Given value): (.*)", message) or [""])[0]
+
+    def say(what: str, name: str = "", names: Iterable[str] = (), at: str | None = None) -> str:
+        where = f"{'.'.join(keys)}: " if keys and keys != ["config"] else ""
+        return f"{where}{what.rstrip('.')}{locate(at or name, argv)}.{nearest(name, names)}"
+
+    if match := re.search(r"(?:exist: |path string: |class_path )'?(\S+\.ya?ml)\b", message):
+        return say(f"there is no file '{match[1]}'", match[1], siblings(match[1]))
+    if match := re.search(r"(?:accept option|Option) '(.+?)'|unrecognized arguments: (\S+)", text):
+        option = (match[1] or match[2]).lstrip("-").split("=")[0]
+        head, heads = option.split(".")[0], {name.split(".")[0] for name in known}
+        if owner.startswith("lightning.Lightning"):  # what is assumed where no class is given
+            return say("there are init_args, but no class_path", option)
+        if classes:
+            known = parameters(load(owner))
+        elif head not in heads:
+            option, known = head, heads
+        return say(f"{owner} has no option '{option}'", option, known, option.split(".")[-1])
+    if match := re.search(r"path string: (\S+)|module '(.+)' has no attribute '(.+)'", text):
+        name = match[1] or f"{match[2]}.{match[3]}"
+        return say(f"there is no class '{name}'", name, class_names(problem, match[2]))
+    if match := re.search(r"No module named '(.+)'", text):
+        return say(f"there is no module '{match[1]}'", match[1], modules())
+    if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", text):
+        some = sorted(class_names(problem))
+        listed = f"; known are {', '.join(some)}" if len(some) < 12 else ""
+        return say(f"{match[1]} is not a {match[2]}{listed}", at=match[1])
+    if match := re.search(r"arguments are required: (.+)", text):
+        needed = match[1].replace(f"{argv[0]}.", "")
+        return say(f"{owner} needs {needed}{'' if classes else ', in a file given with -c'}")
+    if text.startswith("Not a valid subclass"):
+        parts = ("class_path", "init_args")
+        given = [key for key in re.findall(r"'(\w+)':", got) if key not in parts]
+        wrong = next((key for key in given if nearest(key, parts)), got[:60])
+        return say(f"a class is given by class_path and init_args, not by {wrong}", wrong, parts)
+    if text.startswith("Expected a"):
+        same = [p.text for p in found if p.keys == keys and p.text.startswith("Expected a")]
+        wanted = " or ".join(dict.fromkeys(map(plain, same)))
+        at = f"{keys[-1].split('.')[-1]}: {got}" if keys else got
+        return say(f"expected {wanted}, got '{got}'", got, wanted.split("'")[1::2], at)
+    return say(text)
+
+
+def problems(message: str) -> Iterator[Problem]:
+    r"""Yields those entries of jsonargparse's outline that say what is wrong."""
+    above: list[tuple[int, str, str]] = []
+    for line in filter(None, message.splitlines()):
+        text = line.lstrip(" -")
+        indent = len(line) - len(text)
+        while above and above[-1][0] >= indent:
+            above.pop()
+        if match := re.match(r'Parser key "([^"]+)":\s*(.*)', text):
+            above.append((indent, "key", match[1]))
+            text = match[2]
+        elif match := re.match(r"Problem with given class_path '([^']+)':(.*)", text):
+            above.append((indent, "class", match[1]))
+            text = match[2]
+        if text and not re.match(r"Does not valid|Subtypes: |Errors:|Given|Expected a path", text):
+            keys = [name for _, kind, name in above if kind == "key"]
+            yield Problem(keys, [name for _, kind, name in above if kind == "class"], text)
+
+
+def plain(text: str) -> str:
+    r"""Returns the type that jsonargparse expected, as one would say it."""
+    wanted = re.sub(r"^Expected an? |\. Got value:.*$", "", text)
+    wanted = re.sub(r"<class '(?:\w+\.)*(.+?)'>", r"\1", wanted).replace("NoneType", "null")
+    return re.sub(r"typing\.Literal\[(.+)\]", lambda m: m[1].replace(", ", " or "), wanted)
+
+
+def config_files(argv: Sequence[str]) -> Iterator[str]:
+    r"""Yields the configurations that a command names and that exist."""
+    for flag, file in zip(argv, argv[1:], strict=False):
+        if flag in ("-c", "--config") and Path(file).is_file():
+            yield file
+
+
+def locate(name: str, argv: Sequence[str]) -> str:
+    r"""Returns the file and line of the command's configurations that hold a name, or nothing if it
+    is on the command line itself."""
+    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)")
+    if not name or any(pattern.search(word) for word in argv):
+        return ""
+    for file in config_files(argv):
+        for number, line in enumerate(Path(file).read_text("utf-8").splitlines(), start=1):
+            if pattern.search(line):
+                return f" ({file}, line {number})"
+    return ""
+
+
+def unreadable(argv: Sequence[str]) -> str | None:
+    r"""Returns what is wrong with the first configuration that is no YAML mapping."""
+    for file in config_files(argv):
+        try:
+            content = yaml.safe_load(Path(file).read_text("utf-8"))
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else "?"
+            return f"{file} is not valid YAML: {error.problem} in line {line}."
+        if not isinstance(content, dict):
+            return f"{file} holds no configuration: expected keys such as 'model' and 'data'."
+    return None
+
+
+def load(path: str) -> Any:
+    r"""Returns the object with a dotted path."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def siblings(file: str) -> list[str]:
+    r"""Returns the names of the files in the folder where one was looked for."""
+    return [path.name for path in Path(file).absolute().parent.glob("*")]
+
+
+def modules() -> set[str]:
+    r"""Returns the names of the modules that are imported, or lie in the working directory."""
+    names = {*sys.modules, *(file.stem for file in Path().glob("*.py"))}
+    return {name for name in names if "." not in name and not name.startswith("_")}
+
+
+def parameters(target: Any) -> dict[str, Any]:
+    r"""Returns the parameters of a function or of a class with its bases, and their types."""
+    is_class = inspect.isclass(target)
+    hints: dict[str, Any] = {}
+    for function in [c.__init__ for c in reversed(target.__mro__)] if is_class else [target]:
+        try:
+            types = typing.get_type_hints(function)
+        except NameError:  # a type that is imported for the type checker alone
+            types = {}
+        names = inspect.signature(function).parameters
+        hints |= {name: types.get(name, Any) for name in names if name != "self"}
+    return hints
+
+
+def class_names(problem: Problem, module: str | None = None) -> set[str]:
+    r"""Returns the names of what could stand where one was not understood: the known subclasses of
+    what was expected, and what the module offers in which it was looked for."""
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+    *above, key = problem.keys or [""]
+    if above:
+        hint = parameters(load(problem.classes[len(above) - 1])).get(key)
+    elif key.startswith("trainer."):
+        hint = parameters(Trainer).get(key.removeprefix("trainer."))
+    else:
+        hint = {"model": LightningModule, "data": LightningDataModule}.get(key)
+    offered = vars(import_module(module)) if module else {}
+    names = {f"{module}.{name}" for name, offer in offered.items() if callable(offer)}
+    return names | {public(cls) for base in bases(hint) for cls in subclasses(base)}
+
+
+def bases(hint: Any) -> Iterator[type]:
+    r"""Yields the classes that a type is made of."""
+    if inspect.isclass(hint) and hint.__module__ != "builtins":
+        yield hint
+    for part in typing.get_args(hint):
+        yield from bases(part)
+
+
+def subclasses(base: type) -> Iterator[type]:
+    r"""Yields all known classes below a base."""
+    for cls in base.__subclasses__():
+        yield cls
+        yield from subclasses(cls)
+
+
+def public(cls: type) -> str:
+    r"""Returns the shortest name by which a configuration can give a class."""
+    package = cls.__module__.split(".")[0]
+    exported = getattr(sys.modules[package], cls.__name__, None) is cls
+    return f"{package}.{cls.__name__}" if exported else cls.__name__

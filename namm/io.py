@@ -1,0 +1,175 @@
+r"""Files that are the old ones or the new ones, never half of each.
+
+A process can be killed at any moment. What must be there afterwards is therefore written under a
+temporary name in the folder where it will live, flushed to the disk, and only then given its name
+with `os.replace`, which a file system does in one piece. A checkpoint is moreover only taken
+between two training steps, even when Ctrl-C asks for it in the middle of one: no training can be
+resumed from an optimiser that was stopped half way through its parameters.
+"""
+
+__all__ = ["AtomicCheckpointIO", "KeepLast", "atomic", "run_folder"]
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from constraints import InputError
+
+
+def run_folder(trainer: Trainer) -> Path:
+    r"""Returns the folder in which a run leaves its logs, checkpoints and results."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    r"""Opens a file for writing that replaces `path` once it is complete and on the disk.
+
+    If the block raises, `path` is left as it was.
+
+    Arguments:
+        path: The file to write. Its folder is made if it is missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Always the same name, so that what a killed process left behind is overwritten by the next.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    r"""Creates the plug-in through which the trainer writes and reads checkpoints: atomically, and
+    without running code that a file may hold.
+
+    Lightning's own one goes through the system's temporary folder, which may be another disk; a
+    move between disks is a copy, and a copy can be cut in two.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        if storage_options is not None:
+            raise TypeError("AtomicCheckpointIO writes local files: it takes no storage_options.")
+        with atomic(path) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = lambda storage, location: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        try:
+            checkpoint = super().load_checkpoint(path, map_location, weights_only is not False)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise InputError(
+                f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
+                "data. Take another one."
+            ) from error
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")
+        return checkpoint
+
+
+class KeepLast(Checkpoint):
+    r"""Creates the callback that keeps `checkpoints/last.ckpt` in the run folder: every few steps,
+    when training ends, and when it is asked to stop.
+
+    The first Ctrl-C, or SIGTERM, lets the step under way finish and saves it; a second Ctrl-C stops
+    at once and leaves the checkpoint that was there.
+
+    Arguments:
+        every_n_train_steps: The number of optimiser steps between two checkpoints.
+    """
+
+    def __init__(self, every_n_train_steps: int = 1000) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(
+                f"KeepLast expects a positive every_n_train_steps, got {every_n_train_steps}."
+            )
+        self.every_n_train_steps = every_n_train_steps
+        self.last_model_path = ""
+        self._file = Path()
+        self._step = 0
+        self._asked = False
+        self._previous: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._file = run_folder(trainer) / "checkpoints" / "last.ckpt"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step == self._step:  # gradients of several batches are being summed
+            return
+        self._step = trainer.global_step
+        # All processes must agree, or some would wait for the others for ever.
+        asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        if asked or trainer.received_sigterm or self._step % self.every_n_train_steps == 0:
+            self._save(trainer)
+        if asked:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not in `on_train_end`, where the average of the weights has replaced them.
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        if (
+            trainer.should_stop
+            or (epochs is not None and trainer.current_epoch + 1 >= epochs > 0)
+            or trainer.global_step >= steps > 0
+        ):
+            self._save(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+        if self._asked:  # in the last validation: the training is complete, but nothing may follow
+            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("\nStopping after this step; Ctrl-C again stops at once.", file=sys.stderr)
+
+    def _restore(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self._file)
+            self.last_model_path = str(self._file)
