@@ -7,7 +7,7 @@ from torch import Tensor
 
 from constraints import Constraint, derive_seed
 from mdm import Denoiser
-from namm import Evaluation, IdentityMirror, Mirror
+from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .operators import Operator, Pullback
 from .solver import Solver
@@ -49,9 +49,7 @@ class Inverse(Evaluation):
         seed: int = 0,
     ) -> None:
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
-        self.save_hyperparameters(
-            ignore=["denoiser", "constraint", "operator", "solver", "mirror"]
-        )
+        save_recipe(self, "denoiser", "constraint", "operator", "solver", "mirror")
         self.denoiser, self.operator, self.solver = denoiser, operator, solver
         self.fields, self.per_field = fields, samples
 

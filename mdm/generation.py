@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, derive_seed
-from namm import Evaluation, IdentityMirror, Mirror
+from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
 from .sampler import DPMSolver, Sampler
@@ -47,9 +47,7 @@ class Generation(Evaluation):
         seed: int = 0,
     ) -> None:
         super().__init__(restorer or mirror or IdentityMirror(), constraint, task, method, seed)
-        self.save_hyperparameters(
-            ignore=["denoiser", "constraint", "mirror", "restorer", "sampler"]
-        )
+        save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         self.denoiser = denoiser
         self.space = mirror or IdentityMirror()
         self.restorer = restorer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, derive_seed
-from namm import ConstraintDistance, IdentityMirror, Mirror, Stage
+from namm import ConstraintDistance, IdentityMirror, Mirror, Stage, save_recipe
 
 from .denoiser import Denoiser
 from .sampler import DPMSolver, Sampler
@@ -55,7 +55,7 @@ class MDM(Stage):
         seed: int = 0,
     ) -> None:
         super().__init__(lr, beta1, warmup, decay, seed)
-        self.save_recipe("denoiser", "mirror", "constraint", "sampler")
+        save_recipe(self, "denoiser", "mirror", "constraint", "sampler")
         self.denoiser = denoiser
         self.mirror = (mirror or IdentityMirror()).requires_grad_(False)
         self.constraint = constraint

@@ -58,9 +58,9 @@ def chain(
     mu = y
     for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         step = transition.step(denoiser.schedule, t, s)
-        mu = y = mean(y, t.to(y), Step(*(float(c) for c in step)))
+        mu = y = mean(y, t.to(y), step)
         if step.std > 0:
-            y = mu + float(step.std) * noise([(seed, k) for seed in seeds], shape, like)
+            y = mu + step.std * noise([(seed, k) for seed in seeds], shape, like)
     return Result(y, mu)
 
 

@@ -18,9 +18,9 @@ from .schedule import Schedule
 class Step(NamedTuple):
     r"""The coefficients of one transition."""
 
-    c1: Tensor
-    c2: Tensor
-    std: Tensor
+    c1: float
+    c2: float
+    std: float
 
 
 class Transition(abc.ABC):
@@ -75,7 +75,7 @@ class DDIM(Transition):
         ahead = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0)
         std = self.eta * sigma_s / sigma_t * ahead.sqrt()
         c2 = (sigma_s**2 - std**2).clamp(min=0).sqrt() / sigma_t
-        return Step(alpha_s - c2 * alpha_t, c2, std)
+        return Step(float(alpha_s - c2 * alpha_t), float(c2), float(std))
 
 
 class Ancestral(Transition):
@@ -109,4 +109,4 @@ class Ancestral(Transition):
             variance = self.beta[1] * (1 - self.kept[0]) / (1 - self.kept[1])
         c1 = beta * before.sqrt() / (1 - kept)
         c2 = (1 - before) * (1 - beta).sqrt() / (1 - kept)
-        return Step(c1, c2, variance.sqrt())
+        return Step(float(c1), float(c2), float(variance.sqrt()))

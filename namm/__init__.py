@@ -28,10 +28,11 @@ __all__ = [
     "mirror_losses",
     "pad",
     "pad_per_axis",
+    "save_recipe",
 ]
 
 from .callbacks import EMA, CountFlops, Flops
-from .checkpoint import Provenance, load_mirror, load_part
+from .checkpoint import Provenance, load_mirror, load_part, save_recipe
 from .evaluation import Evaluation
 from .losses import mirror_losses
 from .metrics import MMD, ConstraintDistance, Mean, Spread

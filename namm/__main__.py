@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         message = f"there is no verb '{argv[0]}', only {verbs}.{nearest(argv[0], VERBS)}"
         return fail(f"error: {message}", 2)
 
-    # Threads that wait must not take the core from those that work; torch reads this when imported.
+    # Threads that wait must not take the core from those that work. Torch reads it when imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A user's own constraint lies in the working directory, which must not hide our packages.
     if os.getcwd() not in sys.path:

@@ -7,17 +7,35 @@ which constraint, which shape, which data.
 
 __all__ = ["Provenance", "load_mirror", "load_part", "load_weights"]
 
+import inspect
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from jsonargparse import ArgumentParser
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import nn
 
 from constraints import Constraint, InputError
 
 from .mirror import Mirror
+
+
+def save_recipe(module: L.LightningModule, *parts: str) -> None:
+    r"""Saves the hyper-parameters of a module, to be called in its `__init__`. Built from the
+    command line, the recipe of every part is saved; built from Python, the named parts are objects
+    and stay out, so that a checkpoint holds plain data only.
+
+    Arguments:
+        module: The module.
+        parts: The names of the arguments that are modules.
+    """
+    frame = inspect.currentframe()
+    assert frame is not None
+    ignore = [] if _given_hyperparameters.get() is not None else list(parts)
+    # the frame of the caller is the one that holds the arguments
+    module.save_hyperparameters(ignore=ignore, frame=frame.f_back)
 
 
 def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema") -> Any:
@@ -41,10 +59,23 @@ def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema"
             f"The checkpoint {checkpoint} has no part '{name}'; it has "
             f"{sorted(state.get('hyper_parameters', {}))}."
         )
-    part = recipe if isinstance(recipe, nn.Module) else _build(recipe)
+    part = recipe if isinstance(recipe, nn.Module) else build_part(recipe)
     part.load_state_dict(load_weights(state, name, weights))
     part.requires_grad_(False).eval()
-    part.provenance = {"checkpoint": str(checkpoint), **state.get("provenance", {})}
+    return stamp(part, checkpoint, state)
+
+
+def stamp(part: nn.Module, checkpoint: str, state: dict[str, Any]) -> nn.Module:
+    r"""Notes on a part which checkpoint its weights are from, for `Provenance` to check.
+
+    Arguments:
+        part: The part.
+        checkpoint: The path of the checkpoint.
+        state: What `read_checkpoint` returned.
+    """
+    object.__setattr__(
+        part, "provenance", {"checkpoint": str(checkpoint), **state.get("provenance", {})}
+    )
     return part
 
 
@@ -90,7 +121,12 @@ def load_weights(
     return {k[len(prefix) :]: v for k, v in source.items() if k.startswith(prefix)}
 
 
-def _build(recipe: Any) -> nn.Module:
+def build_part(recipe: Any) -> Any:
+    r"""Builds a part from its recipe.
+
+    Arguments:
+        recipe: The class path and the arguments.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("part", type=nn.Module)
     config = parser.parse_object({"part": recipe})
@@ -160,13 +196,19 @@ class Provenance(L.Callback):
         for key in ("constraint", "shape", "data"):
             if key not in found or key not in self.own or found[key] == self.own[key]:
                 continue
-            message = (
-                f"{where} has {key} {_short(found[key])}, this stage has {_short(self.own[key])}"
-            )
+            theirs, ours = _differing(found[key], self.own[key])
+            message = f"{where} has {key} {theirs}, this stage has {ours}"
             if not self.force:
                 raise InputError(f"{message}: give matching ones, or --force to ignore it.")
             L.pytorch.utilities.rank_zero_info(f"Ignored because of --force: {message}.")
 
 
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else str(value)
+def _differing(theirs: Any, ours: Any) -> tuple[str, str]:
+    r"""Returns two values as text, of hashes the beginning and of parameters those that differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+        return tuple(  # type: ignore[return-value]
+            ", ".join(f"{k} {side.get(k, '(none)')}" for k in keys) for side in (theirs, ours)
+        )
+    cut = 12 if isinstance(theirs, str) else None
+    return str(theirs)[:cut], str(ours)[:cut]

@@ -1,9 +1,9 @@
 r"""The verbs that train and use a model: `fit`, `validate`, `test` and `predict`.
 
-Lightning's command line, with what a run that is to be trusted needs besides: a run folder that is
-checked before anything starts and never overwritten, checkpoints that are written in one piece and
-loaded as plain data, one seed, and errors in a sentence. No stage is imported by name: a class path
-in a configuration says which one runs.
+Lightning's command line, with what a run that is to be trusted needs besides: a run folder that
+is checked before anything starts and never overwritten, checkpoints that are written in one piece
+and loaded as plain data, one seed, and errors in a sentence. No stage is imported by name: a class
+path in a configuration says which one runs.
 """
 
 __all__ = ["main", "parse"]
@@ -52,6 +52,9 @@ CHATTER = (
     "\N{ELECTRIC LIGHT BULB}",
     "Seed set",
     "Restoring states",
+    "Found current_model_state",
+    "`Trainer(val_check_interval",
+    "\nDetected KeyboardInterrupt",  # `KeepLast` has said so
 )
 WARNINGS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # a matter between lightning and torch
@@ -75,7 +78,7 @@ class SaveConfig(SaveConfigCallback):
 
     def __init__(self, parser: Parser, config: Namespace, *args: Any, **kwargs: Any) -> None:
         config = config.clone()
-        for key in ("ckpt_path", "weights_only", "force"):
+        for key in ("ckpt_path", "weights_only", "force", "model.init_args.seed"):
             config.pop(key, None)
         super().__init__(parser, config, *args, **kwargs)
 
@@ -111,11 +114,10 @@ class CLI(LightningCLI):
             "--seed_everything",
             type=NonNegativeInt,
             default=0,
-            help="The seed of everything, `model.init_args.seed` included, which it overrides.",
+            help="The seed of everything, that of the model included.",
         )
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
-        parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Flops, "flops")
         parser.add_lightning_class_args(KeepLast, "checkpoint")
@@ -138,8 +140,18 @@ class CLI(LightningCLI):
         says."""
 
     def before_instantiate_classes(self) -> None:
-        force = self._get(self.config, "force")
-        self.trainer_defaults["callbacks"] = [Provenance(force)]
+        self.trainer_defaults["callbacks"] = [Provenance(self._get(self.config, "force"))]
+        # Not with `link_arguments`: it overrides in silence what is given for the model, and
+        # jsonargparse cannot then parse a part that a function makes.
+        config, key = self.config[self.subcommand], "model.init_args.seed"
+        seed = int(config.seed_everything)
+        if config.get(key, 0) not in (0, seed):
+            raise CommandError(
+                f"The seed is given twice: {key} is {config[key]}, seed_everything is {seed}. "
+                "Give seed_everything alone."
+            )
+        if key in config:
+            config[key] = seed
 
     def instantiate_classes(self) -> None:
         try:
@@ -149,8 +161,10 @@ class CLI(LightningCLI):
             while origin.__cause__ is not None:  # jsonargparse wraps whatever is raised
                 origin = origin.__cause__
             # Constructors check their values; what they refuse is what the user wrote.
+            if isinstance(origin, InputError):
+                raise origin from None
             if isinstance(origin, (ValueError, MisconfigurationException)):
-                raise InputError(str(origin)) from error
+                raise InputError(f"{origin} (NAMM_TRACEBACK=1 shows where)") from error
             raise origin from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -169,15 +183,18 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if kwargs["ckpt_path"] == "best":
+        given = kwargs["ckpt_path"]
+        if given == "best":
             raise InputError("Only the last checkpoint is kept: --ckpt_path last, or a file.")
-        if kwargs["ckpt_path"] == "last":
-            kwargs["ckpt_path"] = last_checkpoint(self.trainer)
-            if kwargs["ckpt_path"] is None and (subcommand != "fit" or numbered(self.trainer)):
+        if given == "last":
+            given = kwargs["ckpt_path"] = last_checkpoint(self.trainer)
+            if given is None and (subcommand != "fit" or numbered(self.trainer)):
                 raise InputError(
                     f"There is no last checkpoint in {run_folder(self.trainer)}: give a file with "
                     "--ckpt_path, or the folder of a run with --trainer.logger.version."
                 )
+        if given is not None and not Path(given).is_file():
+            raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -194,6 +211,8 @@ class CLI(LightningCLI):
                 argv = sys.argv[1:] if sys.argv[-2:] == last else [*sys.argv[1:], *last]
                 message += f" {file} holds step {step(file)}. To continue:\n  namm {join(argv)}"
             raise Interrupted(message, 143 if terminated else 130) from stop
+        except MisconfigurationException as error:  # Lightning's word for a mistake of the user
+            raise InputError(str(error)) from error
 
 
 def last_checkpoint(trainer: Trainer) -> Path | None:
@@ -217,14 +236,15 @@ def check_fresh(trainer: Trainer) -> None:
     file = last_checkpoint(trainer)
     if file is not None:
         raise InputError(
-            f"{run_folder(trainer)} already holds a run, which reached step {step(file)}. Continue "
-            "it with --ckpt_path last, or start beside it with another --trainer.logger.version."
+            f"{run_folder(trainer)} already holds a run, which reached step {step(file)}. "
+            "Continue it with --ckpt_path last, or start beside it with another "
+            "--trainer.logger.version."
         )
 
 
 def check_writable(folder: Path) -> None:
     r"""Raises an `InputError` if the folder cannot be made or written in; makes nothing."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         reason = "may not be written in" if there.is_dir() else "is a file"
         raise InputError(

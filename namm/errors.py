@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from os.path import relpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +49,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         name: The name that is not known.
         known: The names that are. Of dotted names the last part is compared.
     """
-    tails = {candidate.split(".")[-1].lower(): candidate for candidate in known}
-    close = get_close_matches(name.split(".")[-1].lower(), tails, n=3, cutoff=0.7)
+
+    def tail(word: str) -> str:
+        return word.removesuffix(".yaml").split(".")[-1].lower()
+
+    tails = {tail(candidate): candidate for candidate in known}
+    close = get_close_matches(tail(name), tails, n=3, cutoff=0.7)
     return f"\n  did you mean: {', '.join(tails[tail] for tail in close)}?" if close else ""
 
 
@@ -73,7 +78,9 @@ def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:
         return f"{where}{what.rstrip('.')}{locate(at or name, argv)}.{nearest(name, names)}"
 
     if match := re.search(r"(?:exist: |path string: |class_path )'?(\S+\.ya?ml)\b", message):
-        return say(f"there is no file '{match[1]}'", match[1], siblings(match[1]))
+        file = Path(match[1]).absolute()
+        near = (path.name for path in file.parent.glob("*"))
+        return say(f"there is no file '{relpath(file)}'", file.name, near)
     if match := re.search(r"(?:accept option|Option) '(.+?)'|unrecognized arguments: (\S+)", text):
         option = (match[1] or match[2]).lstrip("-").split("=")[0]
         head, heads = option.split(".")[0], {name.split(".")[0] for name in known}
@@ -143,8 +150,8 @@ def config_files(argv: Sequence[str]) -> Iterator[str]:
 
 
 def locate(name: str, argv: Sequence[str]) -> str:
-    r"""Returns the file and line of the command's configurations that hold a name, or nothing if it
-    is on the command line itself."""
+    r"""Returns the file and line of the command's configurations that hold a name, or nothing if
+    it is on the command line itself."""
     pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)")
     if not name or any(pattern.search(word) for word in argv):
         return ""
@@ -172,11 +179,6 @@ def load(path: str) -> Any:
     r"""Returns the object with a dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
-
-
-def siblings(file: str) -> list[str]:
-    r"""Returns the names of the files in the folder where one was looked for."""
-    return [path.name for path in Path(file).absolute().parent.glob("*")]
 
 
 def modules() -> set[str]:

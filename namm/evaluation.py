@@ -39,6 +39,11 @@ class Evaluation(L.LightningModule, abc.ABC):
         seed: The seed of the samples.
     """
 
+    mirror: Mirror
+    constraint: Constraint
+    cycle: Any
+    floor: Any
+
     def __init__(
         self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: int
     ) -> None:
@@ -47,18 +52,18 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.task, self.method, self.seed = task, method, seed
         self.cycle = Mean()
         self.floor = Mean()
-        self.scores: dict[str, torch.nn.ModuleDict] = {}
+        self.scores: dict[str, dict[str, Any]] = {}
         self.held: list[Tensor] = []
         self.shown: dict[str, Tensor] = {}
         self.calls = self.vjps = self.samples = 0
         self.flops_per_sample = self.seconds = 0.0
 
-    def protocol(self, name: str, *extra: str) -> torch.nn.ModuleDict:
+    def protocol(self, name: str, *extra: str) -> dict[str, Any]:
         r"""Returns the metrics of one protocol: distance and guards, and a mean for each extra."""
         if name not in self.scores:
-            metrics: dict[str, Any] = {"distance": Mean(), "mmd": MMD(), "spread": Spread()}
+            metrics = {"distance": Mean(), "mmd": MMD(), "spread": Spread()}
             metrics |= {key: Mean() for key in extra}
-            self.scores[name] = torch.nn.ModuleDict(metrics).to(self.device)
+            self.scores[name] = {key: metric.to(self.device) for key, metric in metrics.items()}
         return self.scores[name]
 
     def score(self, name: str, x_hat: Tensor, **extra: Tensor) -> None:

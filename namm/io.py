@@ -93,8 +93,8 @@ class KeepLast(Checkpoint):
     r"""Creates the callback that keeps `checkpoints/last.ckpt` in the run folder: every few steps,
     when training ends, and when it is asked to stop.
 
-    The first Ctrl-C, or SIGTERM, lets the step under way finish and saves it; a second Ctrl-C stops
-    at once and leaves the checkpoint that was there.
+    The first Ctrl-C, or SIGTERM, lets the step under way finish and saves it; a second Ctrl-C
+    stops at once and leaves the checkpoint that was there.
 
     Arguments:
         every_n_train_steps: The number of optimiser steps between two checkpoints.
@@ -171,5 +171,5 @@ class KeepLast(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:
-            trainer.save_checkpoint(self._file)
+            trainer.save_checkpoint(self._file, weights_only=False)
             self.last_model_path = str(self._file)

@@ -3,12 +3,14 @@ r"""The stage that trains the maps, and fine-tunes the inverse map."""
 __all__ = ["NAMM"]
 
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from constraints import Constraint, InputError
 
-from .checkpoint import load_weights, read_checkpoint
+from .checkpoint import load_weights, read_checkpoint, save_recipe, stamp
 from .losses import mirror_losses
 from .metrics import ConstraintDistance
 from .mirror import Mirror
@@ -46,6 +48,10 @@ class NAMM(Stage):
     """
 
     name = "namm"
+    mirror: Mirror
+    constraint: Constraint
+    robustness: Any
+    floor: Any
 
     def __init__(
         self,
@@ -63,7 +69,7 @@ class NAMM(Stage):
         seed: int = 0,
     ) -> None:
         super().__init__(lr, beta1, warmup, decay, seed)
-        self.save_recipe("mirror", "constraint")
+        save_recipe(self, "mirror", "constraint")
         self.mirror, self.constraint = mirror, constraint
         self.sigma_max = sigma_max
         self.constraint_weight, self.regulariser_weight = constraint_weight, regulariser_weight
@@ -75,13 +81,11 @@ class NAMM(Stage):
                 raise InputError(
                     f"The maps in {init_from} do not fit the networks asked for: {error}"
                 ) from error
-            mirror.provenance = {"checkpoint": init_from, **state.get("provenance", {})}
+            stamp(mirror, init_from, state)
         if freeze_forward:
             mirror.forward_map.requires_grad_(False)
         levels = [sigma_max * k / 4 for k in range(5)]
-        self.robustness = torch.nn.ModuleDict(
-            {f"{level:.3g}".replace(".", "p"): ConstraintDistance() for level in levels}
-        )
+        self.robustness = torch.nn.ModuleList(ConstraintDistance() for _ in levels)
         self.floor = ConstraintDistance()
         self._levels = levels
 
@@ -102,12 +106,12 @@ class NAMM(Stage):
         super().validation_step(batch, batch_idx)
         y = self.mirror(batch["x"])
         n = self.noise(batch, y.shape[1:], "robustness")
-        for level, metric in zip(self._levels, self.robustness.values(), strict=True):
+        for level, metric in zip(self._levels, self.robustness, strict=True):
             metric.update(self.constraint(self.mirror.inverse(y + level * n)))
         self.floor.update(self.constraint(batch["x"]))
 
     def on_validation_epoch_end(self) -> None:
-        for level, metric in zip(self._levels, self.robustness.values(), strict=True):
+        for level, metric in zip(self._levels, self.robustness, strict=True):
             self.log(f"val/robustness/{level:.3g}", metric.compute()["mean"])
             metric.reset()
         self.log("val/data_floor", self.floor.compute()["mean"])

@@ -1,6 +1,6 @@
 r"""Figures: grids of fields and residuals, and the callback that draws one per validation."""
 
-__all__ = ["LogFields", "field_grid"]
+__all__ = ["LogFields", "draw_fields", "field_grid", "field_scales"]
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,102 +15,105 @@ if TYPE_CHECKING:
 
 
 def field_grid(
-    fields: dict[str, Tensor],
-    constraint: Constraint | None = None,
-    rows: int = 2,
-    axes: tuple[str, str] = ("x", "t"),
+    fields: dict[str, Tensor], constraint: Constraint | None = None, rows: int = 2
 ) -> "Figure":
-    r"""Draws fields side by side on one colour scale, with their residuals below.
+    r"""Draws fields side by side, with their residuals below.
 
     Arguments:
-        fields: The fields by title, each with shape `(B, C, H, W)`; the first channel is drawn.
-            Fields of one data space share the colour range of the first.
-        constraint: The constraint whose residual is drawn below each field, where it has one.
+        fields: The fields by title, each with shape `(B, C, H, W)`; the first channel is drawn, on
+            the colour range of the first of the fields.
+        constraint: The constraint whose residual is drawn, where it has one.
         rows: The number of samples drawn.
-        axes: The names of the last two axes.
 
     Returns:
         The figure.
     """
     from matplotlib.figure import Figure
 
-    fields = {title: f.detach().float().cpu() for title, f in fields.items()}
     rows = min(rows, *(len(f) for f in fields.values()))
-    residuals = _residuals(constraint, fields)
-    per_row = 2 if residuals else 1
-    first = next(iter(fields.values()))
-    low, high = float(first[:, 0].min()), float(first[:, 0].max())
-    figure = Figure(
-        figsize=(1.7 * len(fields) + 0.7, 1.75 * rows * per_row + 0.3), layout="constrained"
-    )
+    height = 1.75 * rows * (2 if field_scales(fields, constraint)[2] else 1) + 0.3
+    figure = Figure(figsize=(1.7 * len(fields) + 0.8, height), layout="constrained")
+    draw_fields(figure, fields, constraint, rows, field_scales(fields, constraint))
+    return figure
+
+
+def field_scales(
+    fields: dict[str, Tensor], constraint: Constraint | None
+) -> tuple[float, float, float]:
+    r"""Returns the colour range of the fields, which is that of the first, and the largest
+    residual drawn in colour: the 99 % quantile of the method's that satisfies the constraint
+    least, or 0 where there are no residuals.
+
+    Arguments:
+        fields: The fields by title, each with shape `(B, C, H, W)`.
+        constraint: The constraint.
+    """
+    first = next(iter(fields.values()))[:, 0].float()
+    quantiles = [
+        float(r.abs().flatten()[:100_000].quantile(0.99))
+        for f in fields.values()
+        if (r := _residual(constraint, f)) is not None
+    ]
+    return float(first.min()), float(first.max()), max(quantiles, default=0.0)
+
+
+def draw_fields(
+    figure: Any,
+    fields: dict[str, Tensor],
+    constraint: Constraint | None,
+    rows: int,
+    scales: tuple[float, float, float],
+) -> None:
+    r"""Draws fields and residuals into a figure or a part of one.
+
+    Arguments:
+        figure: The `matplotlib` figure or sub-figure.
+        fields: The fields by title, each with shape `(B, C, H, W)`.
+        constraint: The constraint.
+        rows: The number of samples drawn.
+        scales: What `field_scales` returned.
+    """
+    low, high, scale = scales
+    per_row = 2 if scale else 1
     panels = figure.subplots(rows * per_row, len(fields), squeeze=False)
-    scale = _scale(residuals)
     for column, (title, field) in enumerate(fields.items()):
+        panels[0][column].set_title(title, fontsize=8)
+        residual = _residual(constraint, field)
         for row in range(rows):
             panel = panels[row * per_row][column]
-            image = panel.imshow(
-                field[row, 0], origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high
-            )
+            shown = field[row, 0].detach().float().cpu()
+            image = panel.imshow(shown, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
             if column == len(fields) - 1:
                 figure.colorbar(image, ax=panels[row * per_row].tolist(), aspect=12, pad=0.02)
-            if residuals:
-                panel = panels[row * per_row + 1][column]
-                residual = residuals[title][row]
-                image = panel.imshow(
-                    residual,
-                    origin="lower",
-                    aspect="auto",
-                    cmap="seismic",
-                    vmin=-scale,
-                    vmax=scale,
-                )
-                panel.text(
-                    0.97,
-                    0.03,
-                    rf"$\ell$ = {residual.abs().mean():.1e}",
-                    fontsize=6.5,
-                    transform=panel.transAxes,
-                    ha="right",
-                    va="bottom",
-                    bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1.5},
-                )
-                if column == len(fields) - 1:
-                    figure.colorbar(
-                        image, ax=panels[row * per_row + 1].tolist(), aspect=12, pad=0.02
-                    )
-        panels[0][column].set_title(title, fontsize=8)
+            if residual is None:
+                continue
+            panel = panels[row * per_row + 1][column]
+            image = panel.imshow(residual[row], cmap="seismic", vmin=-scale, vmax=scale, **_IMAGE)
+            label = rf"$\ell$ = {residual[row].abs().mean():.1e}"
+            box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5}
+            panel.text(
+                0.97, 0.04, label, fontsize=6.5, transform=panel.transAxes, ha="right", bbox=box
+            )
+            if column == len(fields) - 1:
+                line = panels[row * per_row + 1].tolist()
+                figure.colorbar(image, ax=line, aspect=12, pad=0.02)
     for row, line in enumerate(panels):
         for panel in line:
             panel.set_xticks([])
             panel.set_yticks([])
-        label = "residual" if residuals and row % 2 else axes[0]
-        line[0].set_ylabel(label, fontsize=8)
-    for panel in panels[-1]:
-        panel.set_xlabel(axes[1], fontsize=8)
-    return figure
+        line[0].set_ylabel("residual" if row % per_row else "field", fontsize=8)
 
 
-def _residuals(constraint: Constraint | None, fields: dict[str, Tensor]) -> dict[str, Tensor]:
-    if constraint is None:
-        return {}
-    constraint = constraint.cpu()
-    residuals = {}
-    with torch.no_grad():
-        for title, field in fields.items():
-            try:
-                residual = constraint.residual(field)
-            except NotImplementedError:
-                return {}
-            if residual.ndim != 4:
-                return {}
-            residuals[title] = residual[:, 0]
-    return residuals
+_IMAGE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 
 
-def _scale(residuals: dict[str, Tensor]) -> float:
-    # a range that shows the worst method's bulk, not its outliers
-    values = [r.abs().flatten() for r in residuals.values()]
-    return max([float(v.quantile(0.99)) for v in values if len(v)] + [1e-12])
+@torch.no_grad()
+def _residual(constraint: Constraint | None, field: Tensor) -> Tensor | None:
+    r"""Returns the first channel of the residual, `(B, H, W)`, where there is an image of one."""
+    if constraint is None or type(constraint).residual is Constraint.residual:
+        return None
+    residual = constraint.residual(field.float()).cpu()
+    return residual[:, 0] if residual.ndim == 4 else None
 
 
 class LogFields(L.Callback):
@@ -139,7 +142,7 @@ class LogFields(L.Callback):
             self.batch = {k: v[: self.rows] for k, v in batch.items()}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        experiment = getattr(trainer.logger, "experiment", None)
+        experiment: Any = getattr(trainer.logger, "experiment", None)
         if trainer.sanity_checking or not self.batch or not hasattr(experiment, "add_figure"):
             return
         fields = pl_module.panels(self.batch)  # type: ignore[operator]

@@ -1,12 +1,19 @@
-r"""The report of a run: one table, one figure and one `results.json` from those of its stages."""
+r"""The report of a run: tables, a figure and one `results.json` from those of its stages."""
 
 __all__ = ["report"]
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from constraints import InputError
+import torch
+from torch import Tensor
+
+from constraints import Constraint, InputError
+
+from .checkpoint import build_part, read_checkpoint
+from .plots import draw_fields, field_scales
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,11 +22,12 @@ COLUMNS = {
     "generation": ("distance", "mmd", "spread", "cycle"),
     "inverse": ("distance", "chi2", "relative_error", "mmd", "spread", "cycle"),
 }
+Results = dict[Path, dict[str, Any]]
 
 
 def report(folder: Path) -> None:
     r"""Gathers the results of all stages below a folder into `results.json`, `report.md` and
-    `report.png`, and prints the table and the paths.
+    `report.png`, and prints the tables and the paths.
 
     Arguments:
         folder: The folder of the runs of a problem.
@@ -27,80 +35,87 @@ def report(folder: Path) -> None:
     Raises:
         InputError: If no stage below it has results.
     """
-    parts = {p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))}
-    if not parts:
+    stages = {
+        p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))
+    }
+    if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
-    rows = unique([row for part in parts.values() for row in part["rows"]])
     trained = training(folder)
-    results = {
+    rows = unique([row for results in stages.values() for row in results["rows"]])
+    spent = {
+        results["rows"][0]["method"]: compute(results, trained) for results in stages.values()
+    }
+    gathered = {
         "rows": rows,
         "training": {
-            k: {key: v for key, v in t.items() if key != "curve"} for k, t in trained.items()
+            stage: {key: value for key, value in facts.items() if key != "loss"}
+            for stage, facts in trained.items()
         },
+        "training_flops": spent,
         "stages": {
-            str(p.relative_to(folder)): {k: v for k, v in part.items() if k != "rows"}
-            for p, part in parts.items()
+            str(path.relative_to(folder)): {k: v for k, v in results.items() if k != "rows"}
+            for path, results in stages.items()
         },
     }
-    (folder / "results.json").write_text(json.dumps(results, indent=1))
-    text = "\n\n".join([*(table(rows, task) for task in tasks(rows)), training_table(trained)])
+    (folder / "results.json").write_text(json.dumps(gathered, indent=1))
+    tasks = sorted({row["task"] for row in rows})
+    text = "\n\n".join([*(table(rows, task, spent) for task in tasks), costs(trained)])
     (folder / "report.md").write_text(text + "\n")
-    figure(folder, rows, trained).savefig(folder / "report.png", dpi=180)
+    draw(stages, rows, trained, spent).savefig(folder / "report.png", dpi=170)
     print(f"\n{text}\n")
-    for name in ("results.json", "report.md", "report.png"):
-        print(f"{name:13} {folder / name}")
+    for what, name in (
+        ("results", "results.json"),
+        ("report", "report.md"),
+        ("figure", "report.png"),
+    ):
+        print(f"{what:8} {folder / name}")
 
 
 def unique(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    r"""Returns the rows with the data's own, which every stage reports, kept once per task."""
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        kept[tuple(row[k] for k in ("task", "method", "protocol", "metric"))] = row
-    return sorted(kept.values(), key=lambda row: (row["task"], row["protocol"]))
+    r"""Returns the rows with those of the data, which every stage reports, once for each task."""
+    kept = {tuple(row[k] for k in ("task", "method", "protocol", "metric")): row for row in rows}
+    return sorted(kept.values(), key=lambda row: (row["task"], row["method"] != "data"))
 
 
-def tasks(rows: list[dict[str, Any]]) -> list[str]:
-    r"""Returns the tasks that have rows, in order."""
-    return sorted({row["task"] for row in rows})
-
-
-def table(rows: list[dict[str, Any]], task: str) -> str:
+def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str:
     r"""Returns the Markdown table of one task: a line per method and protocol, a column per metric
     with the half-width of its 95 % interval.
 
     Arguments:
         rows: The rows of the results.
         task: The task.
+        spent: The counted operations of all training behind each method.
     """
     rows = [row for row in rows if row["task"] == task]
     columns = COLUMNS.get(task, tuple(dict.fromkeys(row["metric"] for row in rows)))
     lines: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         lines.setdefault((row["method"], row["protocol"]), {})[row["metric"]] = row
-    head = ["method", "protocol", *columns, "n", "calls", "vjps", "GFLOP", "s"]
-    out = [f"**{task}**", "", _line(head), _line(["---"] * len(head))]
-    for (method, protocol), cells in sorted(lines.items(), key=_data_first):
+    head = [task, "protocol", *columns, "n", "calls", "vjps", "GFLOP", "s", "trained TFLOP"]
+    out = [_line(head), _line(["---"] * len(head))]
+    for (method, protocol), cells in lines.items():
         one = cells["distance"]
-        cost = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         values = [_value(cells[c]) if c in cells else "" for c in columns]
-        out.append(_line([method, protocol, *values, one["n"], *cost, f"{one['seconds']:.2g}"]))
+        cost = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
+        cost += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]
+        out.append(_line([method, protocol, *values, one["n"], *cost]))
     return "\n".join(out)
 
 
-def training_table(trained: dict[str, dict[str, Any]]) -> str:
+def costs(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of what training cost."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
     out = [_line(head), _line(["---"] * len(head))]
-    for stage, t in trained.items():
-        out.append(
-            _line([stage, t["steps"], f"{t['flops'] / 1e12:.4g}", f"{t['seconds'] / 60:.2g}"])
-        )
+    for stage, facts in trained.items():
+        minutes = f"{facts['seconds'] / 60:.1f}"
+        out.append(_line([stage, facts["steps"], f"{facts['flops'] / 1e12:.4g}", minutes]))
     return "\n".join(out)
 
 
 def training(folder: Path) -> dict[str, dict[str, Any]]:
-    r"""Returns, for each stage that trained, its steps, counted operations, seconds, loss curve
-    and the distances of its validation samples against the operations so far.
+    r"""Returns, for each stage that trained, in the order in which they ended: steps, counted
+    operations, seconds, the checkpoints it was built from, the loss by step, and the distance of
+    its validation samples by the operations spent so far on it and on what it was built from.
 
     Arguments:
         folder: The folder of the runs.
@@ -108,70 +123,142 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trained: dict[str, dict[str, Any]] = {}
-    for checkpoint in sorted(folder.glob("*/checkpoints/last.ckpt")):
-        stage = checkpoint.parent.parent
+    files = folder.glob("*/checkpoints/last.ckpt")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime):
+        stage = file.parent.parent
+        state = read_checkpoint(file)
+        counts = [c for c in state["callbacks"].values() if "per_step" in c]
+        if not counts:
+            continue
         events = EventAccumulator(str(stage), size_guidance={"scalars": 0})
         events.Reload()
-        scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-        if "flops" not in scalars:
-            continue
-        flops = scalars["flops"]
-        per_step = flops[-1].value / (flops[-1].step + 1)
+        tags = events.Tags()["scalars"]
+        scalars = {tag: events.Scalars(tag) for tag in tags}
         finished = stage / "finished.json"
+        times = [e.wall_time for e in scalars.get("flops", [])] or [0.0]
         trained[stage.name] = {
-            "steps": _last_step(scalars),
-            "flops": per_step * _last_step(scalars),
+            "steps": state["global_step"],
+            "flops": counts[0]["per_step"] * state["global_step"],
             "seconds": json.loads(finished.read_text())["seconds"]
             if finished.exists()
-            else flops[-1].wall_time - flops[0].wall_time,
-            "curve": {
+            else times[-1] - times[0],
+            "from": sorted(
+                {Path(p).parent.parent.name for p in _paths(state["hyper_parameters"])}
+            ),
+            "loss": {
                 tag: [(e.step, e.value) for e in scalars[tag]]
                 for tag in ("train/loss", "val/loss")
                 if tag in scalars
             },
-            "distance_against_flops": [
-                ((e.step + 1) * per_step, e.value) for e in scalars.get("val/samples", [])
-            ],
         }
+        before = _lineage(trained[stage.name]["from"], trained)
+        before_flops = sum(trained[name]["flops"] for name in before)
+        trained[stage.name]["distance_by_flops"] = [
+            (before_flops + counts[0]["per_step"] * (e.step + 1), e.value)
+            for e in scalars.get("val/samples", [])
+        ]
     return trained
 
 
-def figure(
-    folder: Path, rows: list[dict[str, Any]], trained: dict[str, dict[str, Any]]
-) -> "Figure":
-    r"""Draws the figure of a run: samples of every method with their residuals, distances of all
-    tasks, distance against training operations, and loss curves.
+def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> float:
+    r"""Returns the counted operations of all training behind the results of a test stage.
 
     Arguments:
-        folder: The folder of the runs, with the `fields.pt` of the test stages.
-        rows: The rows of the results.
+        results: The results, whose configuration names checkpoints.
         trained: What `training` returned.
+    """
+    names = [Path(path).parent.parent.name for path in _paths(results["config"])]
+    return float(sum(trained[name]["flops"] for name in _lineage(names, trained)))
+
+
+def draw(
+    stages: Results,
+    rows: list[dict[str, Any]],
+    trained: dict[str, dict[str, Any]],
+    spent: dict[str, float],
+) -> "Figure":
+    r"""Draws the figure of a run: fields of every task and method with their residuals; below them
+    the distances with their intervals, the distance by training operations, and the losses.
+
+    Arguments:
+        stages: The results by folder, which also holds the `fields.pt` of the stage.
+        rows: The rows of all results.
+        trained: What `training` returned.
+        spent: The counted operations of all training behind each method.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.0), layout="constrained")
-    bars, cost, loss = figure.subplots(1, 3)
-    distances = [r for r in rows if r["metric"] == "distance"]
-    names = [f"{r['method']}" for r in distances]
-    bars.barh(range(len(distances)), [r["value"] for r in distances])
-    bars.set_yticks(range(len(distances)), names, fontsize=6)
-    for stage, t in trained.items():
-        if points := t["distance_against_flops"]:
-            cost.loglog(*zip(*points, strict=True), marker="o", ms=3, label=stage)
-        if points := t["curve"].get("train/loss"):
+    tasks: dict[str, dict[str, Tensor]] = {}
+    constraint: Constraint | None = None
+    for folder, results in stages.items():
+        fields = torch.load(folder / "fields.pt", weights_only=True)
+        tasks.setdefault(results["rows"][0]["task"], {}).update(fields)
+        recipe = results["config"].get("constraint")
+        constraint = build_part(recipe) if recipe else None
+    # data first, then what is seen of them, then the methods
+    height = 3.6 * len(tasks) + 3.1
+    figure = Figure(figsize=(10.5, height), layout="constrained")
+    parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=[3.6] * len(tasks) + [3.1])
+    for part, (task, fields) in zip(parts, tasks.items(), strict=False):
+        part.suptitle(f"{task}: fields above, residuals below", fontsize=9)
+        draw_fields(part, fields, constraint, 1, field_scales(fields, constraint))
+    bars, cost, loss = parts[-1].subplots(1, 3)
+    _bars(bars, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"])
+    for stage, facts in trained.items():
+        if points := facts["distance_by_flops"]:
+            cost.loglog(*zip(*points, strict=True), marker="o", ms=3, lw=1, label=stage)
+        if points := facts["loss"].get("train/loss"):
             loss.semilogy(*zip(*points, strict=True), lw=0.8, label=stage)
-    cost.legend(fontsize=6)
-    loss.legend(fontsize=6)
+    for row in rows:
+        if (
+            row["metric"] == "distance"
+            and row["task"] == "generation"
+            and spent.get(row["method"])
+        ):
+            cost.plot(spent[row["method"]], row["value"], "*", ms=8, label=row["method"])
+    cost.set(xlabel="training operations (FLOP)", ylabel=r"distance $\ell$ of 128 samples")
+    loss.set(xlabel="training step", ylabel="training loss")
+    for panel in (cost, loss):
+        panel.legend(fontsize=6, frameon=False)
+    for panel in (bars, cost, loss):
+        panel.tick_params(labelsize=7)
+        panel.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _last_step(scalars: dict[str, Any]) -> int:
-    return max(e.step for e in scalars["flops"]) + 1
+def _bars(panel: Any, rows: list[dict[str, Any]]) -> None:
+    rows = rows[::-1]
+    several = len({row["protocol"] for row in rows}) > 1
+    names = [f"{r['method']} ({r['protocol']})" if several else r["method"] for r in rows]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    values = [row["value"] for row in rows]
+    halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for row in rows]
+    colors = [f"C{tasks.index(row['task'])}" for row in rows]
+    panel.barh(range(len(rows)), values, xerr=halves, color=colors, height=0.7)
+    panel.set_yticks(range(len(rows)), names)
+    panel.set_xscale("log")
+    panel.set_xlabel(r"distance $\ell$, 95 % interval")
+    for task in tasks:
+        panel.bar(0, 0, color=f"C{tasks.index(task)}", label=task)
+    panel.legend(fontsize=6, frameon=False)
 
 
-def _data_first(item: tuple[tuple[str, str], Any]) -> tuple[bool, str]:
-    (method, protocol), _ = item
-    return method != "data", protocol
+def _lineage(names: list[str], trained: dict[str, dict[str, Any]]) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        if name in trained and name not in found:
+            found |= {name} | _lineage(trained[name]["from"], trained)
+    return found
+
+
+def _paths(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from _paths(value)
+    elif isinstance(config, str) and config.endswith(".ckpt"):
+        yield config
 
 
 def _value(row: dict[str, Any]) -> str:
@@ -180,4 +267,4 @@ def _value(row: dict[str, Any]) -> str:
 
 
 def _line(cells: list[Any]) -> str:
-    return "| " + " | ".join(str(c) for c in cells) + " |"
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"

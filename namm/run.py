@@ -3,14 +3,15 @@ r"""The verb `run`: the stages of a problem in order, each exactly once.
 A problem is a folder with a `run.yaml`, which names its stages in order:
 
     stages:
-      namm: {verb: fit, configs: [namm.yaml]}
-      samples: {verb: predict, configs: [mdm.yaml, samples.yaml], args: [--ckpt_path, FILE]}
+      namm: {verb: fit, configs: [data.yaml, namm.yaml]}
+      samples: {verb: predict, configs: [data.yaml, mdm.yaml], args: ["--ckpt_path={runs}/..."]}
       report: {verb: report}
 
-A stage is nothing but a plain command, `namm fit -c ../trainer.yaml -c namm.yaml`; with a scale,
-each of its files is followed by the file of the same name in the folder of that scale, if there is
-one. A stage is finished when its run folder says so, in `finished.json`, under its key: a hash of
-its whole configuration and of the keys of those earlier stages whose folders it reads. So the
+A stage is nothing but a plain command: `namm fit -c ../trainer.yaml -c data.yaml -c namm.yaml`,
+its run folder, and its own arguments, in which `{runs}` stands for the folder of all stages. With
+a scale, each file is followed by the file of the same name in the folder of that scale, if there
+is one. A stage is finished when its run folder says so, in `finished.json`, under its key: a hash
+of its whole configuration and of the keys of those earlier stages whose folders it reads. So the
 results of two configurations are never mixed.
 """
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from itertools import count
-from os.path import commonpath, normpath
+from os.path import normpath
 from pathlib import Path
 from shlex import join
 from typing import Any, NoReturn
@@ -46,7 +47,7 @@ class Parser(ArgumentParser):
 
 @dataclass
 class Stage:
-    r"""A stage as one command, with what its results depend on."""
+    r"""A stage as one command, and what its results depend on."""
 
     name: str
     argv: list[str]
@@ -59,16 +60,12 @@ class Stage:
         content = json.dumps([self.argv[0], self.config, self.inputs], sort_keys=True, default=str)
         return sha256(content.encode()).hexdigest()
 
-    @property
-    def command(self) -> str:
-        return f"namm {join(self.argv)}"
-
     def read(self, name: str) -> dict[str, Any]:
         file = self.folder / name
         return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
     def write(self, name: str, **content: Any) -> None:
-        content = {"command": self.command, "key": self.key, **content}
+        content = {"command": f"namm {join(self.argv)}", "key": self.key, **content}
         with atomic(self.folder / name) as file:
             file.write(json.dumps(content, indent=2, default=str).encode())
 
@@ -80,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
         argv: The options of the verb.
     """
     options = parse(argv)
+    again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
     stages = plan(options.problem, options.scale)
     names = [stage.name for stage in stages]
     for name in filter(None, (options.first, options.last)):
@@ -87,20 +85,18 @@ def main(argv: Sequence[str]) -> None:
             raise CommandError(f"{options.problem} has no stage '{name}'.{nearest(name, names)}")
     end = names.index(options.last) + 1 if options.last else len(stages)
     afresh = stages[names.index(options.first) : end] if options.first else []
-    again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
 
     for stage in stages[:end]:
         why = "" if stage in afresh or options.dry_run else difference(stage)
         if why:
             raise CommandError(
-                f"{stage.folder} holds results of another '{stage.name}': {why}. To run this stage "
-                "and all after it afresh, with the old folders moved aside:\n  "
-                f"{again} --from {stage.name}"
+                f"{stage.folder} holds another '{stage.name}': {why}. To run this stage and all "
+                f"after it afresh, and keep the old ones aside:\n  {again} --from {stage.name}"
             )
-    for stage in [] if options.dry_run else afresh:
-        move_aside(stage)
+    if not options.dry_run:
+        move_aside([stage.folder for stage in afresh if stage.config], stages[-1].folder)
     for number, stage in enumerate(stages[:end], start=1):
-        print(f"[{number}/{len(stages)}] {stage.command}", flush=True)
+        print(f"[{number}/{len(stages)}] namm {join(stage.argv)}", flush=True)
         finished = {} if stage in afresh else stage.read("finished.json")
         if finished:
             print(f"    finished in {finished['seconds']:.0f} s, skipped", flush=True)
@@ -127,8 +123,8 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def plan(problem: Path, scale: str | None) -> list[Stage]:
-    r"""Reads the stages of a problem and parses their configurations, so that a mistake in the last
-    one shows before the first one runs.
+    r"""Reads the stages of a problem and parses the configurations of all, so that a mistake in
+    the last one shows before the first one runs.
 
     Arguments:
         problem: The folder that holds `run.yaml`.
@@ -137,44 +133,32 @@ def plan(problem: Path, scale: str | None) -> list[Stage]:
     scales = [path.name for path in problem.glob("*") if path.is_dir()]
     if scale is not None and scale not in scales:
         raise CommandError(f"{problem} has no scale '{scale}'.{nearest(scale, scales)}")
+    title = "-".join([problem.resolve().name, *([scale] if scale else [])])
     stages: list[Stage] = []
     for name, entry in entries(problem / "run.yaml"):
-        verb, args = entry["verb"], [str(arg) for arg in entry.get("args", [])]
-        if verb == "report":
-            folder = Path(commonpath([stage.folder.parent for stage in stages]))
-            stages.append(Stage(name, ["report", str(folder), *args], folder))
+        files = config_files(name, problem, scale, entry.get("configs", []))
+        runs = save_dir(files) / title
+        if entry["verb"] == "report":
+            stages.append(Stage(name, ["report", str(runs)], runs))
             continue
-        argv = [verb]
-        for file in ("../trainer.yaml", *entry.get("configs", [])):
-            base = Path(normpath(problem / file))
-            overlay = Path(normpath(problem / (scale or "") / file.removeprefix("../")))
-            if not base.exists() and file != "../trainer.yaml":
-                files = (path.name for path in base.parent.glob("*"))
-                raise CommandError(f"stage '{name}': no file {base}.{nearest(base.name, files)}")
-            for path in dict.fromkeys((base, overlay)):
-                argv += ["-c", str(path)] if path.exists() else []
-        argv += args
+        argv = [entry["verb"], *(word for file in files for word in ("-c", str(file)))]
+        argv += ["--trainer.logger.name", title, "--trainer.logger.version", name]
+        argv += [str(arg).replace("{runs}", str(runs)) for arg in entry.get("args", [])]
         try:
-            config = cli.parse(argv)
+            stage = Stage(name, argv, runs / name, cli.parse(argv))
         except CommandError as error:
             raise CommandError(f"stage '{name}': {error}") from error
-        stage = Stage(name, argv, run_folder(name, config), config)
         for earlier in stages:
-            if earlier.folder == stage.folder:
-                raise CommandError(
-                    f"stages '{earlier.name}' and '{name}' share the folder {stage.folder}: give "
-                    "them different trainer.logger.init_args.version."
-                )
-            if any(reads(text, earlier.folder) for text in texts(config)):
+            if any(reads(text, earlier.folder) for text in texts(stage.config)):
                 stage.inputs[earlier.name] = earlier.key
         # Not in the key: a stage that was stopped is the same stage.
-        stage.argv += ["--ckpt_path", "last"] if verb == "fit" else []
+        argv += ["--ckpt_path", "last"] if entry["verb"] == "fit" else []
         stages.append(stage)
     return stages
 
 
 def entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    r"""Yields the stages that `run.yaml` names, checked."""
+    r"""Yields the names of the stages in `run.yaml` and what it says of them, checked."""
     if not file.is_file():
         raise CommandError(f"there is no {file}: give the folder of a problem.")
     content = yaml.safe_load(file.read_text("utf-8"))
@@ -185,23 +169,35 @@ def entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for key in entry:
             if key not in KEYS:
                 raise CommandError(f"{file}: '{name}' has no key '{key}'.{nearest(key, KEYS)}")
-        verb = entry.get("verb", "nothing")
+        verb = str(entry.get("verb"))
         if verb not in VERBS:
-            known = ", ".join(VERBS)
-            raise CommandError(f"{file}: the verb of '{name}' is {verb}: expected one of {known}.")
+            known = f"{', '.join(VERBS)}.{nearest(verb, VERBS)}"
+            raise CommandError(f"{file}: the verb of '{name}' is {verb}, expected one of {known}")
         yield name, entry
 
 
-def run_folder(name: str, config: dict[str, Any]) -> Path:
-    r"""Returns the folder in which the stage with this configuration leaves its results."""
-    logger = config["trainer"]["logger"]
-    logger = logger[0] if isinstance(logger, list) else logger
-    where = logger.get("init_args", {}) if isinstance(logger, dict) else {}
-    if not isinstance(where.get("version"), str):
-        raise CommandError(
-            f"stage '{name}' has no folder of its own: give trainer.logger.init_args.version."
-        )
-    return Path(normpath(Path(where["save_dir"], where.get("name") or "", where["version"])))
+def config_files(name: str, problem: Path, scale: str | None, configs: list[str]) -> list[Path]:
+    r"""Returns the configurations of a stage, each followed by its overlay."""
+    files = []
+    for config in ("../trainer.yaml", *configs):
+        file = Path(normpath(problem / config))
+        if not file.exists() and config in configs:
+            there = (path.name for path in file.parent.glob("*"))
+            raise CommandError(f"stage '{name}': there is no file {file}.{nearest(config, there)}")
+        overlay = [problem / scale / Path(config).name] if scale else []
+        files += [path for path in (file, *overlay) if path.exists()]
+    return files
+
+
+def save_dir(files: Sequence[Path]) -> Path:
+    r"""Returns the folder of all runs, which the last configuration that gives one decides."""
+    given = "runs"
+    for file in files:
+        section = yaml.safe_load(file.read_text("utf-8"))
+        for key in ("trainer", "logger", "init_args"):
+            section = section.get(key) if isinstance(section, dict) else None
+        given = section.get("save_dir", given) if isinstance(section, dict) else given
+    return Path(given)
 
 
 def texts(config: Any) -> Iterator[str]:
@@ -219,9 +215,9 @@ def reads(text: str, folder: Path) -> bool:
 
 
 def difference(stage: Stage) -> str:
-    r"""Returns how what a stage's folder holds differs from what the stage would make, or nothing if
+    r"""Returns in what the folder of a stage differs from what the stage would make; nothing if
     the stage is finished, can go on, or has not begun."""
-    if stage.argv[0] == "report" or not stage.folder.exists() or not any(stage.folder.iterdir()):
+    if not stage.config or not stage.folder.exists() or not any(stage.folder.iterdir()):
         return ""
     before = stage.read("started.json")
     if not before:
@@ -230,50 +226,47 @@ def difference(stage: Stage) -> str:
         return ""
     for name in {**before["inputs"], **stage.inputs}:
         if before["inputs"].get(name) != stage.inputs.get(name):
-            return f"the stage '{name}', which it reads, has changed"
+            return f"its input '{name}' has changed"
     old, new = flat(before["config"]), flat(stage.config)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:3])
+    return ", ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in keys[:3])
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     r"""Returns the values of a nested configuration by their dotted keys."""
     if not isinstance(config, dict):
         return {prefix: config}
-    items = [flat(value, f"{prefix}.{key}".lstrip(".")) for key, value in config.items()]
-    return {key: value for item in items for key, value in item.items()}
+    inner = (flat(value, f"{prefix}.{key}".lstrip(".")) for key, value in config.items())
+    return {key: value for values in inner for key, value in values.items()}
 
 
-def move_aside(stage: Stage) -> None:
-    r"""Gives the folder of a stage another name, if there is one."""
-    if stage.argv[0] != "report" and stage.folder.exists():
-        names = (stage.folder.with_name(f"{stage.folder.name}.old-{n}") for n in count(1))
-        stage.folder.rename(next(name for name in names if not name.exists()))
+def move_aside(folders: Sequence[Path], runs: Path) -> None:
+    r"""Moves the folders of stages, where they exist, to the same places below `<runs>.old-N`."""
+    aside = next(path for n in count(1) if not (path := Path(f"{runs}.old-{n}")).exists())
+    for folder in filter(Path.exists, folders):
+        (aside / folder.relative_to(runs)).parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(aside / folder.relative_to(runs))
 
 
 def run(stage: Stage) -> float:
-    r"""Runs a stage and records it. Returns the seconds it took, former attempts included as far as
-    their work was kept."""
-    if stage.argv[0] == "report":
+    r"""Runs a stage and records it.
+
+    Returns:
+        The seconds it took, with those of former attempts up to the checkpoint that was kept.
+    """
+    begun = time.time()
+    if not stage.config:
         from .report import report
 
-        begun = time.time()
         report(stage.folder)
         return time.time() - begun
-    begun, earlier = time.time(), stage.read("started.json")
-    last = stage.folder / "checkpoints" / "last.ckpt"
-    spent = (
-        earlier["spent"] + last.stat().st_mtime - earlier["time"]
-        if earlier and last.exists()
-        else 0.0
-    )
-    stage.write("started.json", time=begun, spent=spent, inputs=stage.inputs, config=stage.config)
+    before, last = stage.read("started.json"), stage.folder / "checkpoints" / "last.ckpt"
+    spent = 0.0
+    if before and last.exists():
+        spent = before["spent"] + max(0.0, last.stat().st_mtime - before["begun"])
+    stage.write("started.json", begun=begun, spent=spent, inputs=stage.inputs, config=stage.config)
     cli.main(stage.argv)
     seconds = spent + time.time() - begun
-    stage.write(
-        "finished.json",
-        seconds=seconds,
-        started=datetime.fromtimestamp(begun),
-        finished=datetime.now(),
-    )
+    times = {"started": datetime.fromtimestamp(begun), "finished": datetime.now()}
+    stage.write("finished.json", seconds=seconds, **times)
     return seconds

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
 
 from constraints import InputError, derive_seed, noise, uniform
@@ -36,22 +35,6 @@ class Stage(L.LightningModule, abc.ABC):
     def __init__(self, lr: float, beta1: float, warmup: int, decay: bool, seed: int) -> None:
         super().__init__()
         self.lr, self.beta1, self.warmup, self.decay, self.seed = lr, beta1, warmup, decay, seed
-
-    def save_recipe(self, *parts: str) -> None:
-        r"""Saves the hyper-parameters. Built from the command line, the recipe of every part is
-        saved; built from Python, the named parts are objects and stay out, so that the checkpoint
-        holds plain data only.
-
-        Arguments:
-            parts: The names of the arguments that are modules.
-        """
-        # the caller's frame holds the arguments, hence the frame argument
-        import inspect
-
-        frame = inspect.currentframe()
-        assert frame is not None
-        ignore = () if _given_hyperparameters.get() is not None else parts
-        self.save_hyperparameters(ignore=list(ignore), frame=frame.f_back)
 
     @abc.abstractmethod
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:

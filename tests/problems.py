@@ -1,0 +1,124 @@
+"""Small problems with known answers, and small networks, which several tests share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor, nn
+
+from constraints import Burgers, Constraint
+from datamodules import BurgersData
+from mdm import Denoiser, Schedule, VPSchedule
+from namm import ICNN, Mirror, MirrorMap, PatchNet
+
+
+class GaussianDenoiser(Denoiser):
+    """The exact denoiser of fields whose rows are independent draws from N(mean, cov)."""
+
+    def __init__(self, cov: Tensor, mean: float = 0.0, schedule: Schedule | None = None) -> None:
+        super().__init__(schedule or VPSchedule())
+        variance, basis = torch.linalg.eigh(cov)
+        self.cov, self.mean, self.variance = cov, mean, variance
+        # a parameter, so that samplers follow its precision
+        self.basis = nn.Parameter(basis, requires_grad=False)
+
+    def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (a.reshape(-1, 1, 1, 1) for a in self.schedule(t.to(self.basis)))
+        gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
+        return self.mean + (gain * ((y_t - alpha * self.mean) @ self.basis)) @ self.basis.T
+
+
+def gaussian(
+    schedule: Schedule | None = None, mean: float = 0.5, dtype: torch.dtype = torch.float64
+) -> GaussianDenoiser:
+    """A prior on rows of 4 points, correlated by 0.8 per point, with standard deviation 0.6."""
+
+    points = torch.arange(4)
+    cov = 0.36 * 0.8 ** (points[:, None] - points).abs()
+    return GaussianDenoiser(cov.to(dtype), mean, schedule)
+
+
+class Tiny(nn.Module):
+    """A network of two convolutions for noisy fields and their times."""
+
+    def __init__(self, channels: int = 1, width: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels + 1, width, 3, padding=1)
+        self.last = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, y_t: Tensor, t: Tensor) -> Tensor:
+        level = (t / 1000).reshape(-1, 1, 1, 1).expand(-1, 1, *y_t.shape[2:])
+        return self.last(F.silu(self.first(torch.cat([y_t, level], dim=1))))
+
+
+class Affine(Mirror):
+    """The mirror g(x) = a x + b, with the inverse f(y) = c y."""
+
+    def __init__(self, a: float = 2.0, b: float = 1.0, c: float = 0.25) -> None:
+        super().__init__()
+        self.a, self.b, self.c = a, b, c
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a * x + self.b
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.c * y
+
+
+class Total(Constraint):
+    """Fields whose entries sum to a given number."""
+
+    def __init__(self, total: float = 1.0) -> None:
+        super().__init__()
+        self.total = total
+
+    def residual(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(dim=1, keepdim=True) - self.total
+
+
+def tiny_mirror() -> MirrorMap:
+    """Two maps with a few hundred weights, for grids of even sides."""
+
+    inverse = PatchNet(patch=2, width=8, blocks=1, detail=4, finish=1)
+    return MirrorMap(ICNN(width=4, layers=1), inverse)
+
+
+def tiny_data(folder: Path, constraint: Burgers | None = None, **options: Any) -> BurgersData:
+    """A few Burgers fields of 8 points and 8 frames, in the file `fields.h5` of the folder."""
+
+    sizes = {"train": 12, "val": 4, "test": 6}
+    options = {"points": 8, "frames": 8, "batch_size": 4, "sizes": sizes, **options}
+    file = options.pop("file", str(folder / "fields.h5"))
+    return BurgersData(constraint or Burgers(), file=file, **options)
+
+
+def make_trainer(folder: Path, callbacks: Sequence[L.Callback] = (), **options: Any) -> L.Trainer:
+    """A silent trainer for the CPU that writes nothing of its own."""
+
+    options = {"devices": 1, "max_steps": 3, "num_sanity_val_steps": 0, **options}
+    keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_checkpointing=keeps,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
+def randomise(module: nn.Module, scale: float, seed: int = 0) -> nn.Module:
+    """Gives all weights normal values, so that nothing is small or symmetric by construction."""
+
+    generator = torch.Generator().manual_seed(seed)
+    for weight in module.parameters():
+        weight.data.copy_(scale * torch.randn(weight.shape, generator=generator))
+    return module
