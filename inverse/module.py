@@ -85,7 +85,7 @@ class Inverse(Evaluation):
                 relative_error=error / torch.linalg.vector_norm(x.flatten(1), dim=1),
             )
         if not self.shown:
-            self.shown = {"truth": x, "A⁺ m": self._seen(m, x), self.method: x_hat}
+            self.shown = {"truth": x, "measured": self._seen(m, x), self.method: x_hat}
 
     def _seen(self, m: Tensor, x: Tensor) -> Tensor:
         pinv = getattr(self.operator, "pinv", None)

@@ -64,6 +64,11 @@ class Denoiser(nn.Module, abc.ABC):
         r"""Returns the weight of the squared error at times `(B,)` in training."""
         return torch.ones_like(t)
 
+    @property
+    def field_std(self) -> Tensor:
+        r"""The std of the fields, as a scalar: 1 unless the denoiser knows better."""
+        return torch.ones(())
+
     def calibrate(self, y: Tensor) -> None:
         r"""Fits the scales of the preconditioning, if there is any, to fields `(N, C, *S)`."""
 
@@ -107,6 +112,10 @@ class DiffusersDenoiser(Denoiser):
         self.patch, self.low = patch, bfloat16
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
+
+    @property
+    def field_std(self) -> Tensor:
+        return self.std
 
     def calibrate(self, y: Tensor) -> None:
         self.mean.copy_(y.mean())

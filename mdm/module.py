@@ -2,8 +2,6 @@ r"""The stage that trains a diffusion model in mirror space."""
 
 __all__ = ["MDM"]
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -18,9 +16,11 @@ class MDM(Stage):
     r"""Creates the stage that trains a mirror diffusion model: a denoiser of the fields `g(x)`.
     With the `IdentityMirror` it is the plain diffusion model (DM) in data space.
 
-    The loss is the squared error of the denoised field in units of what the network predicts, with
-    times uniform in `(t_min, 1)`. Each validation draws samples, maps them back with f and logs
-    their distance to the constraint as `val/samples`.
+    The loss is the squared error of the denoised field in units of what the network predicts.
+    Times are uniform in `(t_min, 1)`, or such that the noise level relative to the std of the
+    fields is log-normal, which spends training where fields are neither clean nor lost. Each
+    validation draws samples, maps them back with f and logs their distance to the constraint as
+    `val/samples`.
 
     Arguments:
         denoiser: The denoiser.
@@ -30,6 +30,9 @@ class MDM(Stage):
         val_samples: The number of samples of a validation.
         batch_samples: The number of samples drawn at a time.
         t_min: The smallest time of training.
+        log_normal: The mean and the std of the logarithm of the relative noise level
+            :math:`\sigma_t / (\alpha_t s)`; uniform times if missing. Karras et al. (2022) use
+            -0.5 and 1.2.
         lr: The learning rate.
         beta1: The first moment's decay of Adam.
         warmup: The steps over which the learning rate rises.
@@ -48,6 +51,7 @@ class MDM(Stage):
         val_samples: int = 128,
         batch_samples: int = 64,
         t_min: float = 1e-3,
+        log_normal: tuple[float, float] | None = None,
         lr: float = 2e-4,
         beta1: float = 0.9,
         warmup: int = 0,
@@ -61,7 +65,7 @@ class MDM(Stage):
         self.constraint = constraint
         self.sampler = sampler or DPMSolver()
         self.val_samples, self.batch_samples = val_samples, batch_samples
-        self.t_min = t_min
+        self.t_min, self.log_normal = t_min, log_normal
         self.distance = ConstraintDistance()
         self.floor = ConstraintDistance()
         self.drawn: dict[str, Tensor] = {}
@@ -82,11 +86,19 @@ class MDM(Stage):
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
         with torch.no_grad():
             y = self.mirror(batch["x"])
-        t = self.t_min + (1 - self.t_min) * self.uniform(batch, *key, "time")
+        t = self._times(batch, *key)
         alpha, sigma = (a.reshape(-1, *[1] * (y.ndim - 1)) for a in self.denoiser.schedule(t))
         y_t = alpha * y + sigma * self.noise(batch, y.shape[1:], *key, "noise")
         error = (self.denoiser(y_t, t) - y).square().flatten(1).mean(dim=1)
         return {"loss": (self.denoiser.weight(t) * error).mean()}
+
+    def _times(self, batch: dict[str, Tensor], *key: int | str) -> Tensor:
+        if self.log_normal is None:
+            return self.t_min + (1 - self.t_min) * self.uniform(batch, *key, "time")
+        mean, std = self.log_normal
+        level = mean + std * self.noise(batch, (), *key, "time")
+        ratio = -level - self.denoiser.field_std.log()
+        return self.denoiser.schedule.invert(ratio, self.t_min).to(level)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -105,8 +117,10 @@ class MDM(Stage):
             y = self.sampler(self.denoiser, shape, seeds[k : k + self.batch_samples]).mean
             x = self.mirror.inverse(y)
             self.distance.update(self.constraint(x))
-            if k == 0:
-                self.drawn |= {"y ~ MDM": y, "f(y)": x}
+            if k == 0 and isinstance(self.mirror, IdentityMirror):
+                self.drawn["sample"] = x
+            elif k == 0:
+                self.drawn |= {"sample y": y, "f(y)": x}
         for name, metric in (("samples", self.distance), ("data_floor", self.floor)):
             self.log(f"val/{name}", metric.compute()["mean"])
             metric.reset()
@@ -119,12 +133,8 @@ class MDM(Stage):
         y = self.sampler(self.denoiser, shape, seeds).mean
         return {"y": y.cpu(), "index": batch["index"].cpu()}
 
-    def panels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        r"""Returns data, the last validation's samples and what f makes of them, by title."""
+    def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        r"""Returns data, the last validation's samples and what f makes of them, by title, and the
+        titles of those in mirror space."""
         del batch
-        if isinstance(self.mirror, IdentityMirror):
-            return {k: v for k, v in self.drawn.items() if k != "y ~ MDM"}
-        return self.drawn
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["space"] = type(self.mirror).__name__
+        return self.drawn, [] if isinstance(self.mirror, IdentityMirror) else ["sample y"]

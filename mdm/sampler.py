@@ -118,7 +118,7 @@ class DPMSolver(Sampler):
         like = next(iter(denoiser.parameters()), torch.zeros(()))
         times = self.times(denoiser.schedule)
         alpha, sigma = denoiser.schedule(times)
-        ratio = (alpha / sigma).log()
+        ratio = alpha.log() - sigma.log()
         y = float(sigma[0]) * noise([(seed, "start") for seed in seeds], shape, like)
         y_hat = denoiser(y, times[0].to(y))
         direction = y_hat
@@ -134,17 +134,9 @@ class DPMSolver(Sampler):
         return Result(y_hat, y_hat)
 
     def times(self, schedule: Schedule) -> Tensor:
-        r"""Returns the times of the calls, from 1 to `end`, by bisection of the ratio."""
-
-        def ratio(t: Tensor) -> Tensor:
-            alpha, sigma = schedule(t)
-            return alpha.clamp(min=1e-6).log() - sigma.log()
-
-        first, last = torch.tensor([1.0, self.end], dtype=torch.float64)
-        grid = torch.linspace(float(ratio(first)), float(ratio(last)), self.steps).double()
-        low, high = torch.full_like(grid, self.end), torch.ones_like(grid)
-        for _ in range(60):
-            middle = (low + high) / 2
-            less = ratio(middle) < grid  # the ratio falls with time
-            low, high = torch.where(less, low, middle), torch.where(less, middle, high)
-        return (low + high) / 2
+        r"""Returns the times of the calls, from 1 to `end`, float64."""
+        alpha, sigma = schedule(torch.tensor([1.0, self.end], dtype=torch.float64))
+        # a flow has no signal at all at time 1
+        first, last = (alpha.clamp(min=1e-6).log() - sigma.log()).tolist()
+        grid = torch.linspace(first, last, self.steps, dtype=torch.float64)
+        return schedule.invert(grid, self.end)

@@ -28,6 +28,26 @@ class Schedule(abc.ABC):
             :math:`\alpha_t` and :math:`\sigma_t`, each with shape `(*)`.
         """
 
+    def invert(self, log_ratio: Tensor, end: float = 1e-3) -> Tensor:
+        r"""Returns the times at which :math:`\log(\alpha_t / \sigma_t)`, which falls with time,
+        has given values; where no time has, the nearest end.
+
+        Arguments:
+            log_ratio: The values, with shape `(*)`.
+            end: The smallest time.
+
+        Returns:
+            The times in `[end, 1]`, float64 with shape `(*)`.
+        """
+        target = log_ratio.double()
+        low, high = torch.full_like(target, end), torch.ones_like(target)
+        for _ in range(40):  # bisection
+            middle = (low + high) / 2
+            alpha, sigma = self(middle)
+            later = alpha.log() - sigma.log() < target
+            low, high = torch.where(later, low, middle), torch.where(later, middle, high)
+        return (low + high) / 2
+
 
 class VPSchedule(Schedule):
     r"""Creates the variance-preserving schedule whose rate :math:`\beta` is linear in time.

@@ -1,4 +1,7 @@
-r"""The maps between data space and mirror space, and the few things all stages share."""
+r"""The maps between data space and mirror space, and the few things all stages share.
+
+The parts are imported when they are asked for: `namm --help` needs none of them, nor torch.
+"""
 
 __all__ = [
     "EMA",
@@ -31,14 +34,41 @@ __all__ = [
     "save_recipe",
 ]
 
-from .callbacks import EMA, CountFlops, Flops
-from .checkpoint import Provenance, load_mirror, load_part, save_recipe
-from .evaluation import Evaluation
-from .losses import mirror_losses
-from .metrics import MMD, ConstraintDistance, Mean, Spread
-from .mirror import IdentityMirror, Mirror, MirrorMap
-from .module import NAMM
-from .nets import ICNN, PatchNet, ResNet
-from .padding import AxisConv2d, AxisConvTranspose2d, Padding, pad, pad_per_axis
-from .plots import LogFields, field_grid
-from .stage import Stage
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .callbacks import EMA, CountFlops, Flops
+    from .checkpoint import Provenance, load_mirror, load_part, save_recipe
+    from .evaluation import Evaluation
+    from .losses import mirror_losses
+    from .metrics import MMD, ConstraintDistance, Mean, Spread
+    from .mirror import IdentityMirror, Mirror, MirrorMap
+    from .module import NAMM
+    from .nets import ICNN, PatchNet, ResNet
+    from .padding import AxisConv2d, AxisConvTranspose2d, Padding, pad, pad_per_axis
+    from .plots import LogFields, field_grid
+    from .stage import Stage
+
+_PARTS = (
+    "callbacks",
+    "checkpoint",
+    "evaluation",
+    "losses",
+    "metrics",
+    "mirror",
+    "module",
+    "nets",
+    "padding",
+    "plots",
+    "stage",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for part in _PARTS:
+            module = import_module(f".{part}", __name__)
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -5,7 +5,16 @@ the averaged weights in `state_dict`, the raw ones in `current_model_state`, and
 which constraint, which shape, which data.
 """
 
-__all__ = ["Provenance", "load_mirror", "load_part", "load_weights"]
+__all__ = [
+    "Provenance",
+    "build_part",
+    "load_mirror",
+    "load_part",
+    "load_weights",
+    "read_checkpoint",
+    "save_recipe",
+    "stamp",
+]
 
 import inspect
 from pathlib import Path

@@ -31,12 +31,22 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning_utilities.core import rank_zero
+from torch import distributed
 
 from constraints import InputError
 
 from . import EMA, Flops, Provenance
 from .errors import CommandError, Interrupted, explain
-from .io import AtomicCheckpointIO, KeepLast, run_folder
+from .io import (
+    AtomicCheckpointIO,
+    KeepLast,
+    check_fresh,
+    check_writable,
+    last_checkpoint,
+    numbered,
+    run_folder,
+    step,
+)
 
 # A class can be given by its short name, and is among those that an error suggests, once it is
 # imported. In a loop, because a statement would be an import up the ladder.
@@ -109,7 +119,7 @@ class CLI(LightningCLI):
             },
         )
 
-    def add_default_arguments_to_parser(self, parser: Parser) -> None:
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
             type=NonNegativeInt,
@@ -117,7 +127,7 @@ class CLI(LightningCLI):
             help="The seed of everything, that of the model included.",
         )
 
-    def add_arguments_to_parser(self, parser: Parser) -> None:
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Flops, "flops")
         parser.add_lightning_class_args(KeepLast, "checkpoint")
@@ -127,7 +137,7 @@ class CLI(LightningCLI):
             help="Go on with a checkpoint of another problem, and say what is ignored.",
         )
 
-    def parse_arguments(self, parser: Parser, args: Any) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -175,7 +185,7 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
-        if self.trainer.fast_dev_run:  # writes nothing
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # writes nothing
             return
         check_writable(run_folder(self.trainer))
         if self.subcommand == "fit" and self._get(self.config, "ckpt_path") is None:
@@ -215,53 +225,20 @@ class CLI(LightningCLI):
             raise InputError(str(error)) from error
 
 
-def last_checkpoint(trainer: Trainer) -> Path | None:
-    r"""Returns the checkpoint to continue from, if there is one."""
-    file = run_folder(trainer) / "checkpoints" / "last.ckpt"
-    return file if file.exists() else None
-
-
-def numbered(trainer: Trainer) -> bool:
-    r"""Returns whether each run gets a new folder, named by a number."""
-    return trainer.logger is not None and isinstance(trainer.logger.version, int)
-
-
-def step(checkpoint: Path) -> int:
-    r"""Returns the number of optimiser steps before a checkpoint."""
-    return AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"]
-
-
-def check_fresh(trainer: Trainer) -> None:
-    r"""Raises an `InputError` if training from the beginning would overwrite a run."""
-    file = last_checkpoint(trainer)
-    if file is not None:
-        raise InputError(
-            f"{run_folder(trainer)} already holds a run, which reached step {step(file)}. "
-            "Continue it with --ckpt_path last, or start beside it with another "
-            "--trainer.logger.version."
-        )
-
-
-def check_writable(folder: Path) -> None:
-    r"""Raises an `InputError` if the folder cannot be made or written in; makes nothing."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        reason = "may not be written in" if there.is_dir() else "is a file"
-        raise InputError(
-            f"The run folder {folder} cannot be written: {there} {reason}. Give another "
-            "--trainer.logger.save_dir."
-        )
-
-
 @contextmanager
 def command(argv: Sequence[str]) -> Iterator[None]:
-    r"""Makes `argv` the command of this process, which distributed training starts again."""
-    before = sys.argv
+    r"""Makes `argv` the command of this process, which distributed training starts again in
+    others, and leaves nothing of that training behind, so that another command can follow."""
+    before, environment = sys.argv, dict(os.environ)
     sys.argv = [before[0], *argv]
     try:
         yield
     finally:
         sys.argv = before
+        os.environ.clear()
+        os.environ.update(environment)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 @contextmanager

@@ -228,7 +228,8 @@ def bases(hint: Any) -> Iterator[type]:
 
 def subclasses(base: type) -> Iterator[type]:
     r"""Yields all known classes below a base."""
-    for cls in base.__subclasses__():
+    below: list[type] = base.__subclasses__()
+    for cls in below:
         yield cls
         yield from subclasses(cls)
 

@@ -7,11 +7,20 @@ between two training steps, even when Ctrl-C asks for it in the middle of one: n
 resumed from an optimiser that was stopped half way through its parameters.
 """
 
-__all__ = ["AtomicCheckpointIO", "KeepLast", "atomic", "run_folder"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "KeepLast",
+    "atomic",
+    "check_fresh",
+    "check_writable",
+    "last_checkpoint",
+    "numbered",
+    "run_folder",
+    "step",
+]
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +32,11 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from constraints import InputError
+
+LAST = Path("checkpoints", "last.ckpt")
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -32,8 +44,46 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
+def last_checkpoint(trainer: Trainer) -> Path | None:
+    r"""Returns the checkpoint to continue from, if there is one."""
+    file = run_folder(trainer) / LAST
+    return file if file.exists() else None
+
+
+def numbered(trainer: Trainer) -> bool:
+    r"""Returns whether each run gets a new folder, named by a number."""
+    return trainer.logger is not None and isinstance(trainer.logger.version, int)
+
+
+def step(checkpoint: Path) -> int:
+    r"""Returns the number of optimiser steps before a checkpoint."""
+    return AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+
+
+def check_fresh(trainer: Trainer) -> None:
+    r"""Raises an `InputError` if training from the beginning would overwrite a run."""
+    file = last_checkpoint(trainer)
+    if file is not None:
+        raise InputError(
+            f"{run_folder(trainer)} already holds a run, which reached step {step(file)}. "
+            "Continue it with --ckpt_path last, or start beside it with another "
+            "--trainer.logger.version."
+        )
+
+
+def check_writable(folder: Path) -> None:
+    r"""Raises an `InputError` if the folder cannot be made or written in; makes nothing."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        reason = "may not be written in" if there.is_dir() else "is a file"
+        raise InputError(
+            f"The run folder {folder} cannot be written: {there} {reason}. Give another "
+            "--trainer.logger.save_dir."
+        )
+
+
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic(path: str | Path) -> Iterator[IO[bytes]]:
     r"""Opens a file for writing that replaces `path` once it is complete and on the disk.
 
     If the block raises, `path` is left as it was.
@@ -64,7 +114,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO writes local files: it takes no storage_options.")
@@ -73,7 +123,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(
         self,
-        path: str | os.PathLike[str],
+        path: str | Path,
         map_location: Any = lambda storage, location: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
@@ -107,13 +157,13 @@ class KeepLast(Checkpoint):
             )
         self.every_n_train_steps = every_n_train_steps
         self.last_model_path = ""
-        self._file = Path()
+        self._file = LAST
         self._step = 0
         self._asked = False
         self._previous: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._file = run_folder(trainer) / "checkpoints" / "last.ckpt"
+        self._file = run_folder(trainer) / LAST
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
@@ -162,7 +212,7 @@ class KeepLast(Checkpoint):
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        print("\nStopping after this step; Ctrl-C again stops at once.", file=sys.stderr)
+        rank_zero_info("\nStopping after this step; Ctrl-C again stops at once.")
 
     def _restore(self) -> None:
         if self._previous is not None:
@@ -170,6 +220,6 @@ class KeepLast(Checkpoint):
             self._previous = None
 
     def _save(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self._file, weights_only=False)
             self.last_model_path = str(self._file)

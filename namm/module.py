@@ -118,18 +118,21 @@ class NAMM(Stage):
         self.floor.reset()
 
     @torch.no_grad()
-    def panels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        r"""Returns the fields worth looking at, by title, for the figure of each validation."""
+    def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        r"""Returns the fields worth looking at, by title, for the figure of each validation, and
+        the titles of those in mirror space."""
         x = batch["x"]
         y = self.mirror(x)
         y_noisy = y + self.sigma_max * self.noise(batch, y.shape[1:], "robustness")
-        return {
+        noisy = f"g(x) + {self.sigma_max:g} n"
+        fields = {
             "x": x,
             "g(x)": y,
             "f(g(x))": self.mirror.inverse(y),
-            f"g(x) + {self.sigma_max:g} n": y_noisy,
-            f"f(g(x) + {self.sigma_max:g} n)": self.mirror.inverse(y_noisy),
+            noisy: y_noisy,
+            f"f({noisy})": self.mirror.inverse(y_noisy),
         }
+        return fields, ["g(x)", noisy]
 
 
 def _like(s: Tensor, fields: Tensor) -> Tensor:

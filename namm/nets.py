@@ -31,8 +31,9 @@ class ICNN(nn.Module):
     0.2. The potential sums over pixels, where the published code averages: so the map does not
     depend on the size of the grid, and its learned part does not vanish as one over that size.
 
-    The weights w start as small as 1e-3, and products of them are subnormal numbers, on which a CPU
-    is very slow: call `torch.set_flush_denormal(True)` before training, as the command line does.
+    The weights w start as small as 1e-3, and products of them are subnormal numbers, on which a
+    CPU is very slow: call `torch.set_flush_denormal(True)` before training, as the command line
+    does.
 
     References:
         Input Convex Neural Networks (Amos et al., 2017)

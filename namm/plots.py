@@ -1,7 +1,8 @@
 r"""Figures: grids of fields and residuals, and the callback that draws one per validation."""
 
-__all__ = ["LogFields", "draw_fields", "field_grid", "field_scales"]
+__all__ = ["LogFields", "draw_fields", "field_grid", "residual_image"]
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def field_grid(
-    fields: dict[str, Tensor], constraint: Constraint | None = None, rows: int = 2
+    fields: dict[str, Tensor],
+    constraint: Constraint | None = None,
+    rows: int = 2,
+    mirror: Collection[str] = (),
 ) -> "Figure":
     r"""Draws fields side by side, with their residuals below.
 
@@ -24,6 +28,7 @@ def field_grid(
             the colour range of the first of the fields.
         constraint: The constraint whose residual is drawn, where it has one.
         rows: The number of samples drawn.
+        mirror: The titles of the fields in mirror space, which have no residual.
 
     Returns:
         The figure.
@@ -31,54 +36,39 @@ def field_grid(
     from matplotlib.figure import Figure
 
     rows = min(rows, *(len(f) for f in fields.values()))
-    height = 1.75 * rows * (2 if field_scales(fields, constraint)[2] else 1) + 0.3
-    figure = Figure(figsize=(1.7 * len(fields) + 0.8, height), layout="constrained")
-    draw_fields(figure, fields, constraint, rows, field_scales(fields, constraint))
+    residuals = {title: residual_image(constraint, f) for title, f in fields.items()}
+    residuals |= dict.fromkeys(mirror)
+    per_row = 1 if all(r is None for r in residuals.values()) else 2
+    size = (1.7 * len(fields) + 0.8, 1.75 * rows * per_row + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    draw_fields(figure, fields, residuals, rows)
     return figure
-
-
-def field_scales(
-    fields: dict[str, Tensor], constraint: Constraint | None
-) -> tuple[float, float, float]:
-    r"""Returns the colour range of the fields, which is that of the first, and the largest
-    residual drawn in colour: the 99 % quantile of the method's that satisfies the constraint
-    least, or 0 where there are no residuals.
-
-    Arguments:
-        fields: The fields by title, each with shape `(B, C, H, W)`.
-        constraint: The constraint.
-    """
-    first = next(iter(fields.values()))[:, 0].float()
-    quantiles = [
-        float(r.abs().flatten()[:100_000].quantile(0.99))
-        for f in fields.values()
-        if (r := _residual(constraint, f)) is not None
-    ]
-    return float(first.min()), float(first.max()), max(quantiles, default=0.0)
 
 
 def draw_fields(
     figure: Any,
-    fields: dict[str, Tensor],
-    constraint: Constraint | None,
+    fields: Mapping[str, Tensor],
+    residuals: Mapping[str, Tensor | None],
     rows: int,
-    scales: tuple[float, float, float],
 ) -> None:
-    r"""Draws fields and residuals into a figure or a part of one.
+    r"""Draws fields and residuals into a figure or a part of one. Residuals share a colour range,
+    the 99 % quantile of the largest.
 
     Arguments:
         figure: The `matplotlib` figure or sub-figure.
         fields: The fields by title, each with shape `(B, C, H, W)`.
-        constraint: The constraint.
+        residuals: The residuals by the same titles, `(B, H, W)`, or none.
         rows: The number of samples drawn.
-        scales: What `field_scales` returned.
     """
-    low, high, scale = scales
-    per_row = 2 if scale else 1
+    first = next(iter(fields.values()))[:, 0].float()
+    low, high = float(first.min()), float(first.max())
+    drawn = [r.abs().flatten()[:100_000] for r in residuals.values() if r is not None]
+    scale = max((float(r.quantile(0.99)) for r in drawn), default=0.0)
+    per_row = 2 if drawn else 1
     panels = figure.subplots(rows * per_row, len(fields), squeeze=False)
     for column, (title, field) in enumerate(fields.items()):
         panels[0][column].set_title(title, fontsize=8)
-        residual = _residual(constraint, field)
+        residual = residuals[title]
         for row in range(rows):
             panel = panels[row * per_row][column]
             shown = field[row, 0].detach().float().cpu()
@@ -86,6 +76,8 @@ def draw_fields(
             if column == len(fields) - 1:
                 figure.colorbar(image, ax=panels[row * per_row].tolist(), aspect=12, pad=0.02)
             if residual is None:
+                if drawn:
+                    panels[row * per_row + 1][column].set_axis_off()
                 continue
             panel = panels[row * per_row + 1][column]
             image = panel.imshow(residual[row], cmap="seismic", vmin=-scale, vmax=scale, **_IMAGE)
@@ -108,8 +100,16 @@ _IMAGE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": 
 
 
 @torch.no_grad()
-def _residual(constraint: Constraint | None, field: Tensor) -> Tensor | None:
-    r"""Returns the first channel of the residual, `(B, H, W)`, where there is an image of one."""
+def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | None:
+    r"""Returns the first channel of the residual, where it is an image.
+
+    Arguments:
+        constraint: The constraint.
+        field: The fields, with shape `(B, C, H, W)`.
+
+    Returns:
+        The residuals, with shape `(B, H', W')`, or nothing.
+    """
     if constraint is None or type(constraint).residual is Constraint.residual:
         return None
     residual = constraint.residual(field.float()).cpu()
@@ -145,6 +145,6 @@ class LogFields(L.Callback):
         experiment: Any = getattr(trainer.logger, "experiment", None)
         if trainer.sanity_checking or not self.batch or not hasattr(experiment, "add_figure"):
             return
-        fields = pl_module.panels(self.batch)  # type: ignore[operator]
-        figure = field_grid(fields, getattr(pl_module, "constraint", None), self.rows)
+        fields, mirror = pl_module.panels(self.batch)  # type: ignore[operator]
+        figure = field_grid(fields, getattr(pl_module, "constraint", None), self.rows, mirror)
         experiment.add_figure("fields", figure, trainer.global_step)

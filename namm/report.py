@@ -13,7 +13,7 @@ from torch import Tensor
 from constraints import Constraint, InputError
 
 from .checkpoint import build_part, read_checkpoint
-from .plots import draw_fields, field_scales
+from .plots import draw_fields, residual_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -201,7 +201,11 @@ def draw(
     parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=[3.6] * len(tasks) + [3.1])
     for part, (task, fields) in zip(parts, tasks.items(), strict=False):
         part.suptitle(f"{task}: fields above, residuals below", fontsize=9)
-        draw_fields(part, fields, constraint, 1, field_scales(fields, constraint))
+        residuals = {
+            title: None if title == "measured" else residual_image(constraint, field)
+            for title, field in fields.items()
+        }
+        draw_fields(part, fields, residuals, 1)
     bars, cost, loss = parts[-1].subplots(1, 3)
     _bars(bars, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"])
     for stage, facts in trained.items():

@@ -51,9 +51,13 @@ class Stage:
 
     name: str
     argv: list[str]
-    folder: Path
-    config: dict[str, Any] = field(default_factory=dict)
+    runs: Path
+    config: dict[str, Any] = field(default_factory=dict)  # none for a report
     inputs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.name if self.config else self.runs
 
     @property
     def key(self) -> str:
@@ -94,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
                 f"after it afresh, and keep the old ones aside:\n  {again} --from {stage.name}"
             )
     if not options.dry_run:
-        move_aside([stage.folder for stage in afresh if stage.config], stages[-1].folder)
+        move_aside([stage for stage in afresh if stage.config])
     for number, stage in enumerate(stages[:end], start=1):
         print(f"[{number}/{len(stages)}] namm {join(stage.argv)}", flush=True)
         finished = {} if stage in afresh else stage.read("finished.json")
@@ -145,7 +149,7 @@ def plan(problem: Path, scale: str | None) -> list[Stage]:
         argv += ["--trainer.logger.name", title, "--trainer.logger.version", name]
         argv += [str(arg).replace("{runs}", str(runs)) for arg in entry.get("args", [])]
         try:
-            stage = Stage(name, argv, runs / name, cli.parse(argv))
+            stage = Stage(name, argv, runs, cli.parse(argv))
         except CommandError as error:
             raise CommandError(f"stage '{name}': {error}") from error
         for earlier in stages:
@@ -240,12 +244,14 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for values in inner for key, value in values.items()}
 
 
-def move_aside(folders: Sequence[Path], runs: Path) -> None:
+def move_aside(stages: Sequence[Stage]) -> None:
     r"""Moves the folders of stages, where they exist, to the same places below `<runs>.old-N`."""
-    aside = next(path for n in count(1) if not (path := Path(f"{runs}.old-{n}")).exists())
-    for folder in filter(Path.exists, folders):
-        (aside / folder.relative_to(runs)).parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(aside / folder.relative_to(runs))
+    for runs in {stage.runs for stage in stages}:
+        aside = next(path for n in count(1) if not (path := Path(f"{runs}.old-{n}")).exists())
+        for stage in stages:
+            if stage.runs == runs and stage.folder.exists():
+                (aside / stage.name).parent.mkdir(parents=True, exist_ok=True)
+                stage.folder.rename(aside / stage.name)
 
 
 def run(stage: Stage) -> float:

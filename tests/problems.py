@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from constraints import Burgers, Constraint
 from datamodules import BurgersData
-from mdm import Denoiser, Schedule, VPSchedule
+from mdm import Denoiser, DiffusersDenoiser, Result, Sampler, Schedule, VPSchedule
 from namm import ICNN, Mirror, MirrorMap, PatchNet
 
 
@@ -53,6 +53,37 @@ class Tiny(nn.Module):
     def forward(self, y_t: Tensor, t: Tensor) -> Tensor:
         level = (t / 1000).reshape(-1, 1, 1, 1).expand(-1, 1, *y_t.shape[2:])
         return self.last(F.silu(self.first(torch.cat([y_t, level], dim=1))))
+
+
+def tiny_denoiser(**options: Any) -> DiffusersDenoiser:
+    """A denoiser whose weights depend on nothing, of two convolutions."""
+
+    torch.manual_seed(1)
+    return DiffusersDenoiser(Tiny(options.get("patch", 1) ** 2), **options)
+
+
+class Recorder(Sampler):
+    """A sampler that leaves each of its samples in a folder, named by its seed."""
+
+    def __init__(self, sampler: Sampler, folder: Path) -> None:
+        self.sampler, self.folder = sampler, folder
+        folder.mkdir(parents=True)
+
+    def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
+        result = self.sampler(denoiser, shape, seeds)
+        record(self.folder, seeds, result)
+        return result
+
+
+def record(folder: Path, seeds: Sequence[int], result: Result) -> None:
+    for seed, y, mean in zip(seeds, result.y, result.mean, strict=True):
+        torch.save(torch.stack([y, mean]), folder / f"{seed}.pt")
+
+
+def recorded(folder: Path) -> dict[str, Tensor]:
+    """The samples in a folder by their seeds: with the last noise, and without."""
+
+    return {file.stem: torch.load(file) for file in folder.iterdir()}
 
 
 class Affine(Mirror):

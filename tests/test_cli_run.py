@@ -243,3 +243,19 @@ def test_killed_run_goes_on(stages: list[Path]) -> None:
     assert done.stdout.count("skipped") == 2
     for stage in ("first", "second"):
         assert_identical(checkpoint(stage, "whole"), checkpoint(stage, RUNS))
+
+
+@pytest.mark.slow
+def test_stages_follow_each_other_on_two_processes(stages: list[Path]) -> None:
+    overlay = {"max_steps": 2, "devices": 2, "strategy": "ddp", "callbacks": ["plugin.Ranks"]}
+    write("configs/toy/demo/trainer.yaml", {"trainer": overlay})
+    ranks = "from lightning.pytorch import Callback\n\nclass Ranks(Callback):\n"
+    ranks += "    def on_fit_start(self, trainer, module):\n"
+    ranks += "        open(f'{type(module).__name__}-{trainer.global_rank}', 'a').write('x')\n"
+    write("plugin.py", ranks)
+
+    done = process(*RUN, "--to", "second")
+
+    assert done.returncode == 0, done.stderr
+    assert step("first") == step("second") == 2
+    assert [Path(f"NAMM-{rank}").read_text() for rank in range(2)] == ["xx", "xx"]

@@ -120,11 +120,12 @@ def fit(run: str, *options: str) -> int | None:
 
 
 def process(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
-    r"""Runs a command in a process of its own, after some code."""
+    r"""Runs a command in a process of its own, after some code if there is any."""
     script = f"{code}\nimport sys\nfrom namm.__main__ import main\nsys.exit(main())"
+    start = ["-c", script] if code else ["-m", "namm"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-c", script, *argv], capture_output=True, text=True, env=environment
+        [sys.executable, *start, *argv], capture_output=True, text=True, env=environment
     )
 
 

@@ -108,9 +108,7 @@ def test_transposed_convolution_is_that_of_torch_in_the_interior() -> None:
 
     assert ours(x).shape == theirs(x).shape == (2, 3, 12, 16)
     # only the last row and column reach beyond the input, where theirs sees zeros
-    torch.testing.assert_close(
-        ours(x)[..., :-1, :-1], theirs(x)[..., :-1, :-1], rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(ours(x)[..., :-1, :-1], theirs(x)[..., :-1, :-1], rtol=0, atol=1e-6)
     assert relative(ours(x), theirs(x)) > 1e-2
 
 
