@@ -5,11 +5,11 @@ __all__ = ["Inverse"]
 import torch
 from torch import Tensor
 
-from constraints import Constraint, derive_seed
+from constraints import Constraint, InputError, derive_seed
 from mdm import Denoiser
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
-from .operators import Operator, Pullback
+from .operators import LinearOperator, Operator, Pullback
 from .solver import Solver
 
 
@@ -53,6 +53,13 @@ class Inverse(Evaluation):
         self.denoiser, self.operator, self.solver = denoiser, operator, solver
         self.fields, self.per_field = fields, samples
 
+    def setup(self, stage: str) -> None:
+        if self.fields < self.trainer.world_size:
+            raise InputError(
+                f"{self.trainer.world_size} processes share the fields measured, which are only "
+                f"{self.fields}: measure more fields, or use fewer devices."
+            )
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.hold_out(batch["x"])
         index = batch["index"]
@@ -88,5 +95,8 @@ class Inverse(Evaluation):
             self.shown = {"truth": x, "measured": self._seen(m, x), self.method: x_hat}
 
     def _seen(self, m: Tensor, x: Tensor) -> Tensor:
-        pinv = getattr(self.operator, "pinv", None)
-        return torch.zeros_like(x) if pinv is None else pinv(m)
+        if not isinstance(self.operator, LinearOperator):
+            return torch.full_like(x, torch.nan)
+        # what is not seen is left blank
+        seen = self.operator.pinv(torch.ones_like(m)) != 0
+        return torch.where(seen, self.operator.pinv(m), torch.nan)

@@ -7,6 +7,7 @@ own calls and vector-Jacobian products, so that every solver reports what it rea
 __all__ = ["Denoiser", "DiffusersDenoiser", "load_denoiser"]
 
 import abc
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -63,6 +64,11 @@ class Denoiser(nn.Module, abc.ABC):
     def weight(self, t: Tensor) -> Tensor:
         r"""Returns the weight of the squared error at times `(B,)` in training."""
         return torch.ones_like(t)
+
+    @property
+    def like(self) -> Tensor:
+        r"""A tensor of the device and the dtype in which the denoiser works."""
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(()))
 
     @property
     def field_std(self) -> Tensor:

@@ -51,7 +51,7 @@ def chain(
         mean: From `y_t`, with shape `(B, C, *S)`, the time and the coefficients of the step to the
             mean of `y_s`.
     """
-    like = next(iter(denoiser.parameters()), torch.zeros(()))
+    like = denoiser.like
     times = transition.times()
     _, sigma = denoiser.schedule(times[0])
     y = float(sigma) * noise([(seed, "start") for seed in seeds], shape, like)
@@ -115,7 +115,7 @@ class DPMSolver(Sampler):
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
-        like = next(iter(denoiser.parameters()), torch.zeros(()))
+        like = denoiser.like
         times = self.times(denoiser.schedule)
         alpha, sigma = denoiser.schedule(times)
         ratio = alpha.log() - sigma.log()

@@ -74,7 +74,8 @@ def draw_fields(
             shown = field[row, 0].detach().float().cpu()
             image = panel.imshow(shown, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
             if column == len(fields) - 1:
-                figure.colorbar(image, ax=panels[row * per_row].tolist(), aspect=12, pad=0.02)
+                bar = figure.colorbar(image, ax=panels[row * per_row].tolist(), **_BAR)
+                bar.ax.tick_params(labelsize=7)
             if residual is None:
                 if drawn:
                     panels[row * per_row + 1][column].set_axis_off()
@@ -88,7 +89,8 @@ def draw_fields(
             )
             if column == len(fields) - 1:
                 line = panels[row * per_row + 1].tolist()
-                figure.colorbar(image, ax=line, aspect=12, pad=0.02)
+                bar = figure.colorbar(image, ax=line, **_BAR)
+                bar.ax.tick_params(labelsize=7)
     for row, line in enumerate(panels):
         for panel in line:
             panel.set_xticks([])
@@ -96,6 +98,7 @@ def draw_fields(
         line[0].set_ylabel("residual" if row % per_row else "field", fontsize=8)
 
 
+_BAR: dict[str, Any] = {"aspect": 14, "pad": 0.01}
 _IMAGE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 
 

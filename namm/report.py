@@ -195,55 +195,65 @@ def draw(
         tasks.setdefault(results["rows"][0]["task"], {}).update(fields)
         recipe = results["config"].get("constraint")
         constraint = build_part(recipe) if recipe else None
-    # data first, then what is seen of them, then the methods
-    height = 3.6 * len(tasks) + 3.1
-    figure = Figure(figsize=(10.5, height), layout="constrained")
-    parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=[3.6] * len(tasks) + [3.1])
+    widest = max(len(fields) for fields in tasks.values())
+    heights = [3.7] * len(tasks) + [3.0]
+    figure = Figure(figsize=(1.9 * widest + 1.0, sum(heights)), layout="constrained")
+    parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
     for part, (task, fields) in zip(parts, tasks.items(), strict=False):
-        part.suptitle(f"{task}: fields above, residuals below", fontsize=9)
         residuals = {
             title: None if title == "measured" else residual_image(constraint, field)
             for title, field in fields.items()
         }
+        part.suptitle(f"{task}: fields, and residuals of the constraint", fontsize=9)
         draw_fields(part, fields, residuals, 1)
-    bars, cost, loss = parts[-1].subplots(1, 3)
-    _bars(bars, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"])
+    dots, cost, loss = parts[-1].subplots(1, 3)
+    _dots(dots, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"])
     for stage, facts in trained.items():
         if points := facts["distance_by_flops"]:
-            cost.loglog(*zip(*points, strict=True), marker="o", ms=3, lw=1, label=stage)
+            flops, distances = zip(*points, strict=True)
+            tera = [f / 1e12 for f in flops]
+            cost.plot(tera, distances, marker="o", ms=3, lw=1, label=f"{stage}, training")
         if points := facts["loss"].get("train/loss"):
-            loss.semilogy(*zip(*points, strict=True), lw=0.8, label=stage)
+            loss.plot(*zip(*points, strict=True), lw=0.8, label=stage)
     for row in rows:
         if (
             row["metric"] == "distance"
             and row["task"] == "generation"
             and spent.get(row["method"])
         ):
-            cost.plot(spent[row["method"]], row["value"], "*", ms=8, label=row["method"])
-    cost.set(xlabel="training operations (FLOP)", ylabel=r"distance $\ell$ of 128 samples")
+            tera = spent[row["method"]] / 1e12
+            cost.plot(tera, row["value"], "*", ms=8, label=f"{row['method']}, test")
+    cost.set(xlabel="training operations (TFLOP)", ylabel=r"distance $\ell$ of samples")
     loss.set(xlabel="training step", ylabel="training loss")
     for panel in (cost, loss):
+        panel.set_yscale("log")
         panel.legend(fontsize=6, frameon=False)
-    for panel in (bars, cost, loss):
-        panel.tick_params(labelsize=7)
+    for panel in (dots, cost, loss):
+        panel.tick_params(labelsize=7, which="both")
+        panel.xaxis.label.set_size(8)
+        panel.yaxis.label.set_size(8)
         panel.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _bars(panel: Any, rows: list[dict[str, Any]]) -> None:
+def _dots(panel: Any, rows: list[dict[str, Any]]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     rows = rows[::-1]
     several = len({row["protocol"] for row in rows}) > 1
     names = [f"{r['method']} ({r['protocol']})" if several else r["method"] for r in rows]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    values = [row["value"] for row in rows]
-    halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for row in rows]
-    colors = [f"C{tasks.index(row['task'])}" for row in rows]
-    panel.barh(range(len(rows)), values, xerr=halves, color=colors, height=0.7)
-    panel.set_yticks(range(len(rows)), names)
-    panel.set_xscale("log")
-    panel.set_xlabel(r"distance $\ell$, 95 % interval")
     for task in tasks:
-        panel.bar(0, 0, color=f"C{tasks.index(task)}", label=task)
+        mine = [(k, row) for k, row in enumerate(rows) if row["task"] == task]
+        values = [row["value"] for _, row in mine]
+        halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for _, row in mine]
+        panel.errorbar(values, [k for k, _ in mine], xerr=halves, fmt="o", ms=4, label=task)
+    panel.set_yticks(range(len(rows)), names)
+    panel.set_ylim(-0.5, len(rows) - 0.5)
+    panel.set_xscale("log")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(axis="x", lw=0.4)
+    panel.set_xlabel(r"distance $\ell$, 95 % interval")
     panel.legend(fontsize=6, frameon=False)
 
 

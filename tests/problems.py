@@ -130,11 +130,10 @@ def tiny_data(folder: Path, constraint: Burgers | None = None, **options: Any) -
 def make_trainer(folder: Path, callbacks: Sequence[L.Callback] = (), **options: Any) -> L.Trainer:
     """A silent trainer for the CPU that writes nothing of its own."""
 
-    options = {"devices": 1, "max_steps": 3, "num_sanity_val_steps": 0, **options}
+    options = {"devices": 1, "max_steps": 3, "num_sanity_val_steps": 0, "logger": False} | options
     keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
     return L.Trainer(
         accelerator="cpu",
-        logger=False,
         callbacks=list(callbacks),
         default_root_dir=folder,
         enable_checkpointing=keeps,

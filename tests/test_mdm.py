@@ -13,7 +13,7 @@ import yaml
 from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor, nn
 
-from constraints import Burgers, Sum, derive_seed, noise
+from constraints import Burgers, Constraint, derive_seed, noise
 from mdm import (
     DDIM,
     MDM,
@@ -84,7 +84,7 @@ def test_schedule_is_that_of_the_discrete_chain() -> None:
     alpha, sigma = VPSchedule()(torch.arange(1, 1001, dtype=torch.float64) / 1000)
 
     assert np.abs(alpha.numpy() - np.sqrt(kept)).max() <= 1e-3
-    assert np.abs(sigma.numpy() - np.sqrt(1 - kept)).max() <= 1e-3
+    assert np.abs(sigma.numpy() ** 2 - (1 - kept)).max() <= 1e-3
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=named)
@@ -233,9 +233,10 @@ def test_solver_is_of_second_order(schedule: Schedule) -> None:
     slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
 
     assert -slope == pytest.approx(2, abs=0.2)
-    assert errors[0] < 0.01
+    assert errors[-1] < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers on a recent numpy
 def test_solver_is_that_of_diffusers() -> None:
     denoiser, solver = gaussian(), DPMSolver(12)
     times = solver.times(denoiser.schedule)
@@ -506,17 +507,28 @@ def test_model_trains_in_mirror_space(tmp_path: Path) -> None:
     torch.testing.assert_close(end["mean"], y.mean())
     torch.testing.assert_close(end["std"], y.std())
     assert float(logged["val/data_floor"]) <= 1e-6 and torch.isfinite(logged["val/loss"])
-
-    # the distance of the samples that this seed draws for validation
-    seeds = [derive_seed(3, "val", i) for i in range(5)]
-    with torch.no_grad():
-        x = mirror.inverse(DPMSolver(3)(stage.denoiser, (1, 8, 8), seeds).mean)
-    assert float(logged["val/samples"]) == pytest.approx(
-        float(stage.constraint(x).mean()), rel=1e-4
-    )
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert {"denoiser.mean", "denoiser.std"} <= set(state["state_dict"])
     assert not {"denoiser", "mirror", "sampler"} & set(state["hyper_parameters"])
+
+
+def test_validation_draws_samples_from_the_average(tmp_path: Path) -> None:
+    mirror = tiny_mirror()
+    stage = tiny_mdm(mirror=mirror, seed=3, lr=0.1)
+    trainer = make_trainer(tmp_path, [EMA(0.9), KeepLast(1)], max_steps=3)
+    trainer.fit(stage, tiny_data(tmp_path))
+    seeds = [derive_seed(3, "val", i) for i in range(5)]
+
+    def distance() -> float:
+        with torch.no_grad():
+            x = mirror.inverse(DPMSolver(3)(stage.denoiser, (1, 8, 8), seeds).mean)
+            return float(Burgers()(x).mean())
+
+    average = distance()
+    raw = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    stage.load_state_dict(raw["current_model_state"])
+    assert average != pytest.approx(distance(), rel=1e-3)
+    assert float(trainer.callback_metrics["val/samples"]) == pytest.approx(average, rel=1e-4)
 
 
 def test_same_seed_same_weights(tmp_path: Path) -> None:
@@ -712,18 +724,14 @@ def test_published_chain_scores_both_of_its_ends(tmp_path: Path) -> None:
 
 
 def test_constraint_without_residual_can_be_evaluated(tmp_path: Path) -> None:
-    class Amount(Burgers):
-        def residual(self, x: Tensor) -> Tensor:
-            raise NotImplementedError
-
+    class Largest(Constraint):
         def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1).mean(dim=1).abs()
+            return x.flatten(1).amax(dim=1)
 
-    stage = Generation(tiny_denoiser(), Amount(), sampler=DPMSolver(2), samples=3)
+    stage = Generation(tiny_denoiser(), Largest(), sampler=DPMSolver(2), samples=3)
     make_trainer(tmp_path).test(stage, tiny_data(tmp_path), verbose=False)
-    assert (tmp_path / "results.json").exists()
-    with pytest.raises(NotImplementedError):
-        Sum([Amount()]).residual(torch.zeros(1, 1, 8, 8))
+
+    assert (tmp_path / "results.json").exists() and (tmp_path / "fields.png").exists()
 
 
 @pytest.mark.slow

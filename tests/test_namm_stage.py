@@ -12,6 +12,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from constraints import Burgers, Constraint, InputError, Sum, noise
@@ -25,6 +26,7 @@ from namm import (
     CountFlops,
     Flops,
     IdentityMirror,
+    LogFields,
     Mean,
     MirrorMap,
     PatchNet,
@@ -230,6 +232,45 @@ def test_resumed_average_is_that_of_the_whole_training(tmp_path: Path) -> None:
     assert a["global_step"] == b["global_step"] == 5
     for key in ("state_dict", "current_model_state"):
         assert same(a[key], b[key])
+
+
+class Figures(Logger):
+    """A logger that has a place for figures, as TensorBoard's."""
+
+    name, version = "figures", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experiment = self
+        self.titles: list[str] = []
+
+    def add_figure(self, title: str, figure: Any, step: int) -> None:
+        self.titles.append(title)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        pass
+
+    def log_hyperparams(self, params: Any) -> None:
+        pass
+
+
+def test_figure_of_a_validation_shows_the_average(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    panels = NAMM.panels
+
+    def spy(self: NAMM, batch: dict[str, Tensor]) -> Any:
+        seen.append(weights(self))
+        return panels(self, batch)
+
+    monkeypatch.setattr(NAMM, "panels", spy)
+    history, logger = History(), Figures()
+    callbacks = [LogFields(), EMA(0.3), history]
+    fit(tmp_path, tiny_stage(), *callbacks, logger=logger)
+
+    assert logger.titles and len(seen) == 1
+    assert same(seen[0], closed_form(history.steps, 0.3), atol=1e-6)
 
 
 # parts of checkpoints
