@@ -168,8 +168,8 @@ class CLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
             origin: BaseException = error
-            while origin.__cause__ is not None:  # jsonargparse wraps whatever is raised
-                origin = origin.__cause__
+            while origin.__cause__ is not None and not isinstance(origin, InputError):
+                origin = origin.__cause__  # jsonargparse wraps whatever is raised
             # Constructors check their values; what they refuse is what the user wrote.
             if isinstance(origin, InputError):
                 raise origin from None

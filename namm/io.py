@@ -164,6 +164,7 @@ class KeepLast(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._file = run_folder(trainer) / LAST
+        self.last_model_path = str(last_checkpoint(trainer) or "")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step

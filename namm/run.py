@@ -252,6 +252,7 @@ def move_aside(stages: Sequence[Stage]) -> None:
             if stage.runs == runs and stage.folder.exists():
                 (aside / stage.name).parent.mkdir(parents=True, exist_ok=True)
                 stage.folder.rename(aside / stage.name)
+                print(f"moved {stage.folder} to {aside / stage.name}", flush=True)
 
 
 def run(stage: Stage) -> float:

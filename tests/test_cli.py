@@ -1,11 +1,15 @@
 r"""The command line: help, verbs, the run folder, and errors in a sentence."""
 
 import os
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from namm.__main__ import VERBS, main
+from namm.errors import CommandError
 from test_cli_tools import (
     FILES,
     PROBLEM,
@@ -18,9 +22,6 @@ from test_cli_tools import (
     write,
 )
 from test_cli_tools import problem as problem  # a fixture
-
-from namm.__main__ import VERBS, main
-from namm.errors import CommandError
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
@@ -118,6 +119,62 @@ def test_mistake_is_answered_in_a_sentence(
     assert {**files(), "data.h5": 0} == {**before, "data.h5": 0}
 
 
+def test_file_that_cannot_be_read(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("a", "--data.file=problem.yaml/data.h5") == 1
+
+    error = capsys.readouterr().err
+    assert "problem.yaml" in error and "Traceback" not in error
+
+
+def test_name_that_could_run_a_program(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("a", "--model.constraint=subprocess.Popen") == 2
+    assert "subprocess.Popen" in capsys.readouterr().err
+
+
+def test_report_needs_a_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Path] = []
+    monkeypatch.setattr("namm.report.report", reported.append)
+
+    assert main(["report"]) == 2
+    assert "namm report needs one folder" in capsys.readouterr().err
+    assert main(["report", "runs/burgers"]) is None
+    assert reported == [Path("runs/burgers")]
+
+
+def test_trial_run_writes_nothing(problem: Path) -> None:
+    before = files()
+
+    assert fit("a", "--trainer.fast_dev_run=true") is None
+    assert files().keys() - before.keys() == {"data.h5"}
+
+
+@pytest.mark.parametrize("error", ["InputError", "ValueError", "OSError", "TypeError"])
+def test_error_of_a_constructor(
+    error: str, problem: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("mine.py", "from constraints import Burgers, InputError\n\nclass Mine(Burgers):\n"
+          "    def __init__(self):\n"
+          f"        raise {error}('three is not two')\n")  # fmt: skip
+
+    if error == "TypeError":  # a bug, whose traceback is wanted
+        with pytest.raises(TypeError, match="^three is not two$"):
+            fit("a", "--model.constraint=mine.Mine")
+    else:
+        assert fit("a", "--model.constraint=mine.Mine") == 1
+        assert capsys.readouterr().err.startswith("namm: error: three is not two")
+
+
+def test_error_with_a_cause(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("mine.py", "from constraints import Burgers, InputError\n\nclass Mine(Burgers):\n"
+          "    def __init__(self):\n"
+          "        raise InputError('not a checkpoint') from RuntimeError('zip')\n")  # fmt: skip
+
+    assert fit("a", "--model.constraint=mine.Mine") == 1
+    assert capsys.readouterr().err == "namm: error: not a checkpoint\n"
+
+
 def test_real_bug_keeps_its_traceback(problem: Path) -> None:
     write("bug.py", "from lightning.pytorch import Callback\n\nclass Bug(Callback):\n"
           "    def on_train_start(self, *args):\n        1 / 0\n")  # fmt: skip
@@ -138,6 +195,16 @@ def test_plugin_is_found_in_the_working_directory(problem: Path) -> None:
 
     assert fit("a", "--model.constraint=mine.Mine", "--data.constraint=mine.Mine") is None
     assert checkpoint("a")["provenance"]["constraint"]["class"] == "Mine"
+
+
+def test_plugin_is_found_by_its_entry_point(
+    problem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("theirs.py", "from constraints import Burgers\n\nclass Theirs(Burgers):\n    pass\n")
+    point = EntryPoint(name="theirs", value="theirs:Theirs", group="namm.constraints")
+    monkeypatch.setattr("namm.cli.entry_points", lambda group: [point])
+
+    assert fit("a", "--model.constraint=Theirs", "--data.constraint=Theirs") is None
 
 
 def test_working_directory_does_not_hide_the_packages(problem: Path) -> None:

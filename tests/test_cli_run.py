@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli_survival import assert_identical, stop
-from test_cli_tools import PROBLEM, TRAINER, checkpoint, edited, files, process, write
-from test_cli_tools import problem as problem  # a fixture
 
 from namm.__main__ import main
+from test_cli_survival import assert_identical, stop
+from test_cli_tools import PROBLEM, ROOT, TRAINER, checkpoint, edited, files, process, write
+from test_cli_tools import problem as problem  # a fixture
 
 STAGES: dict[str, Any] = {
     "first": {"verb": "fit", "configs": ["data.yaml", "namm.yaml"]},
@@ -221,6 +221,14 @@ def test_mistake_shows_before_anything_runs(
     assert error.startswith("namm: error: ") and "Traceback" not in error
     assert all(part in error for part in parts), error
     assert files() == before
+
+
+@pytest.mark.parametrize("scale", [[], ["--scale", "demo"]])
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("configs/*/run.yaml")), ids=lambda f: f.parent.name
+)
+def test_configurations_parse(file: Path, scale: list[str], problem: Path) -> None:
+    assert main(["run", str(file.parent), *scale, "--dry-run"]) is None
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_cli_tools import FILES, checkpoint, fit, process, same
-from test_cli_tools import problem as problem  # a fixture
 
 from constraints import InputError
 from namm.__main__ import main
 from namm.io import AtomicCheckpointIO, KeepLast, atomic
+from test_cli_tools import FILES, checkpoint, fit, process, same
+from test_cli_tools import problem as problem  # a fixture
 
 
 def stop(step: int, number: int) -> list[str]:

@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,14 @@ def process(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     r"""A working directory with the configurations of a tiny problem."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     write("trainer.yaml", TRAINER)
     write("problem.yaml", PROBLEM)
     write("plugin.py", PLUGIN)
-    return tmp_path
+    yield tmp_path
+    for name, module in [*sys.modules.items()]:  # the next test has other plug-ins
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
