@@ -73,8 +73,9 @@ class MDM(Stage):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             fields = self.trainer.datamodule.fields["train"]  # type: ignore[attr-defined]
-            items = [fields[i] for i in range(min(len(fields), 1024))]
-            x = torch.stack([item["x"] for item in items]).to(self.device)
+            x = torch.stack([fields[i]["x"] for i in range(min(len(fields), 512))])
+            # the module has not been moved to its device yet
+            x = x.to(self.denoiser.like.device)
             with torch.no_grad():
                 self.denoiser.calibrate(torch.cat([self.mirror(part) for part in x.split(64)]))
 

@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         message = f"there is no verb '{argv[0]}', only {verbs}.{nearest(argv[0], VERBS)}"
         return fail(f"error: {message}", 2)
 
-    # Threads that wait must not take the core from those that work. Torch reads it when imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A thread that waits spins for a moment only: it must not take a core from those that work.
+    # Torch's threads read this when it is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # A user's own constraint lies in the working directory, which must not hide our packages.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

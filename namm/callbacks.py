@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from constraints import InputError
 
 from .checkpoint import read_checkpoint
+from .stage import Stage
 
 
 class EMA(WeightAveraging):
@@ -64,8 +65,8 @@ class CountFlops(TorchDispatchMode):
 
 
 class Flops(L.Callback):
-    r"""Creates the callback that counts the operations of one training step before training, logs
-    the total as `flops`, and keeps it in the checkpoint.
+    r"""Creates the callback that counts the operations of one training step of a `Stage` before
+    training, logs the total as `flops`, and keeps it in the checkpoint.
 
     Arguments:
         match: The paths of checkpoints whose counted operations this training may use, all
@@ -78,19 +79,22 @@ class Flops(L.Callback):
         self.total = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit":
+        if stage != "fit" or not isinstance(pl_module, Stage):
             return
         batch = self._batch(trainer)
-        batch = {k: v.to(pl_module.device) for k, v in batch.items()}
+        size = len(batch["x"])
+        # one sample is enough, and at this point the module has not been moved to its device yet
+        device = next(pl_module.parameters()).device
+        batch = {k: v[:1].to(device) for k, v in batch.items()}
         modes = {m: m.training for m in pl_module.modules()}
         pl_module.train()
         with CountFlops() as counter, torch.random.fork_rng():
-            pl_module.losses(batch, "count")["loss"].backward()  # type: ignore[operator]
+            pl_module.losses(batch, "count")["loss"].backward()
         pl_module.zero_grad(set_to_none=True)
         for module, mode in modes.items():
             module.training = mode
-        workers = trainer.world_size * trainer.accumulate_grad_batches
-        self.per_step = counter.flops * workers
+        batches = trainer.world_size * trainer.accumulate_grad_batches
+        self.per_step = counter.flops * size * batches
         if self.match:
             budget = sum(self._spent(path) for path in self.match)
             steps = max(1, round(budget / self.per_step))
@@ -104,6 +108,8 @@ class Flops(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
+        if not self.per_step:
+            return
         self.total = self.per_step * trainer.global_step
         pl_module.log("flops", float(self.total), batch_size=1)
 
