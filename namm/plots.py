@@ -71,7 +71,7 @@ def draw_fields(
         residual = residuals[title]
         for row in range(rows):
             panel = panels[row * per_row][column]
-            shown = field[row, 0].detach().float().cpu()
+            shown = field[row, 0].detach().float().cpu().numpy()
             image = panel.imshow(shown, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
             if column == len(fields) - 1:
                 bar = figure.colorbar(image, ax=panels[row * per_row].tolist(), **_BAR)
@@ -81,7 +81,9 @@ def draw_fields(
                     panels[row * per_row + 1][column].set_axis_off()
                 continue
             panel = panels[row * per_row + 1][column]
-            image = panel.imshow(residual[row], cmap="seismic", vmin=-scale, vmax=scale, **_IMAGE)
+            image = panel.imshow(
+                residual[row].numpy(), cmap="seismic", vmin=-scale, vmax=scale, **_IMAGE
+            )
             label = rf"$\ell$ = {residual[row].abs().mean():.1e}"
             box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5}
             panel.text(

@@ -1,6 +1,8 @@
 """Small problems with known answers, and small networks, which several tests share."""
 
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,17 @@ def make_trainer(folder: Path, callbacks: Sequence[L.Callback] = (), **options: 
         use_distributed_sampler=False,
         **options,
     )
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Leaves none of the processes behind that a trainer started, whatever becomes of it."""
+
+    try:
+        yield
+    finally:
+        for child in multiprocessing.active_children():
+            child.kill()
 
 
 def randomise(module: nn.Module, scale: float, seed: int = 0) -> nn.Module:

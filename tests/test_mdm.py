@@ -39,6 +39,7 @@ from problems import (
     Recorder,
     gaussian,
     make_trainer,
+    processes,
     recorded,
     tiny_data,
     tiny_denoiser,
@@ -735,10 +736,12 @@ def test_constraint_without_residual_can_be_evaluated(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_two_processes_draw_the_samples_of_one(tmp_path: Path) -> None:
     _, one = generate(tmp_path / "one", samples=5)
     two = {"devices": 2, "strategy": "ddp_spawn"}
-    found, both = generate(tmp_path / "two", samples=5, trainer=two)
+    with processes():
+        found, both = generate(tmp_path / "two", samples=5, trainer=two)
 
     assert one.keys() == both.keys() and len(one) == 5
     for seed in one:
