@@ -62,13 +62,14 @@ def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema"
         InputError: If the file is missing, is not a checkpoint, or has no such part.
     """
     state = read_checkpoint(checkpoint)
-    recipe = state.get("hyper_parameters", {}).get(name)
-    if recipe is None:
+    recipes = state.get("hyper_parameters", {})
+    parts = sorted(k for k, recipe in recipes.items() if isinstance(recipe, dict))
+    if name not in parts:
         raise InputError(
-            f"The checkpoint {checkpoint} has no part '{name}'; it has "
-            f"{sorted(state.get('hyper_parameters', {}))}."
+            f"The checkpoint {checkpoint} has no part '{name}', only "
+            f"{', '.join(parts) or 'none: it was trained from Python, without recipes'}."
         )
-    part = recipe if isinstance(recipe, nn.Module) else build_part(recipe)
+    part = build_part(recipes[name])
     part.load_state_dict(load_weights(state, name, weights))
     part.requires_grad_(False).eval()
     return stamp(part, checkpoint, state)

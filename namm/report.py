@@ -221,8 +221,8 @@ def draw(
             and row["task"] == "generation"
             and spent.get(row["method"])
         ):
-            tera = spent[row["method"]] / 1e12
-            cost.plot(tera, row["value"], "*", ms=8, label=f"{row['method']}, test")
+            point = (spent[row["method"]] / 1e12, row["value"])
+            cost.plot(*point, "*", ms=8, label=f"{row['method']}, test")
     cost.set(xlabel="training operations (TFLOP)", ylabel=r"distance $\ell$ of samples")
     loss.set(xlabel="training step", ylabel="training loss")
     for panel in (cost, loss):

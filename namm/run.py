@@ -134,12 +134,13 @@ def plan(problem: Path, scale: str | None) -> list[Stage]:
         problem: The folder that holds `run.yaml`.
         scale: The name of a folder of overlays in it, if any.
     """
+    listed = list(entries(problem / "run.yaml"))
     scales = [path.name for path in problem.glob("*") if path.is_dir()]
     if scale is not None and scale not in scales:
         raise CommandError(f"{problem} has no scale '{scale}'.{nearest(scale, scales)}")
     title = "-".join([problem.resolve().name, *([scale] if scale else [])])
     stages: list[Stage] = []
-    for name, entry in entries(problem / "run.yaml"):
+    for name, entry in listed:
         files = config_files(name, problem, scale, entry.get("configs", []))
         runs = save_dir(files) / title
         if entry["verb"] == "report":

@@ -85,8 +85,10 @@ class Stage(L.LightningModule, abc.ABC):
         kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
         kept = kept or getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         raise InputError(
-            f"At step {self.global_step} the loss term {' and '.join(terms)} is "
-            f"{float(losses[terms[0]])} for the batch of samples {batch['index'].tolist()}. "
+            f"At step {self.global_step} the loss is not finite for the batch of samples "
+            f"{batch['index'].tolist()}: "
+            + ", ".join(f"{term} is {losses[term].item()}" for term in terms)
+            + ". "
             + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
             + "A smaller learning rate or gradient clipping usually helps."
         )

@@ -534,17 +534,15 @@ def test_fields_beyond_those_asked_for_are_held_out_only(tmp_path: Path) -> None
     assert row["n"] == 6
 
 
-TWO = {"devices": 2, "strategy": "ddp_spawn"}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_two_processes_find_the_answers_of_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"mirror": Affine(2.0, 1.0, 0.5), "batch_size": 2}
+    two = {"devices": 2, "strategy": "ddp_spawn"}
     found, m, one = evaluate(tmp_path / "one", DPS(transition=Late()), **options)
     with processes():
         both, same, other = evaluate(
-            tmp_path / "two", DPS(transition=Late()), trainer=TWO, **options
+            tmp_path / "two", DPS(transition=Late()), trainer=two, **options
         )
 
     assert one.keys() == other.keys() and len(one) == 10
@@ -558,14 +556,18 @@ def test_two_processes_find_the_answers_of_one(tmp_path: Path) -> None:
             assert a[key] == b[key]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_process_without_a_field_does_not_stop_the_other(tmp_path: Path) -> None:
-    found, _, one = evaluate(tmp_path / "one", fields=1)
-    with processes():
-        both, _, other = evaluate(tmp_path / "two", fields=1, trainer=TWO)
+def test_more_processes_than_fields_are_refused() -> None:
+    class Two:
+        world_size = 2
 
-    assert one.keys() == other.keys() and len(one) == 2
-    for a, b in zip(found, both, strict=True):
-        assert (a["metric"], a["n"]) == (b["metric"], b["n"])
-        assert a["value"] == pytest.approx(b["value"], rel=1e-3, abs=1e-6)
+    trainer = Two()
+
+    def setup(fields: int) -> None:
+        solver = DPS(transition=DDIM(2))
+        stage = Inverse(tiny_denoiser(), Burgers(), Select(-1, 3, 8), solver, fields=fields)
+        stage.trainer = trainer  # type: ignore[assignment]
+        stage.setup("test")
+
+    setup(2)
+    with pytest.raises(InputError, match="2 processes share the fields measured, .* only 1"):
+        setup(1)
