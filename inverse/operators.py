@@ -125,7 +125,7 @@ class Pullback(Operator):
         self.operator, self.mirror = operator, mirror
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.operator(self.field(x))
+        return self.operator(self.mirror.inverse(x))
 
     def field(self, y: Tensor) -> Tensor:
         return self.operator.field(self.mirror.inverse(y))

@@ -81,18 +81,18 @@ class Sequential(Solver, abc.ABC):
         shape: Sequence[int],
         seeds: Sequence[int],
     ) -> Result:
-        scale = m.new_zeros(len(m))
-        rejected = torch.zeros(len(m), dtype=torch.long, device=m.device)
-
-        def mean(y_t: Tensor, t: Tensor, step: Step) -> Tensor:
-            nonlocal scale
-            y_hat, move = self.guidance(denoiser, operator, m, y_t.detach(), t)
-            move, scale, bad = guard(move.detach(), scale)
-            rejected.add_(bad)
-            return step.c1 * y_hat.detach() + step.c2 * y_t + move
-
         with torch.inference_mode(False):
-            m = m.clone()
+            m = m.clone()  # a normal tensor, also where the caller is in inference mode
+            scale = m.new_zeros(len(m))
+            rejected = torch.zeros_like(scale, dtype=torch.long)
+
+            def mean(y_t: Tensor, t: Tensor, step: Step) -> Tensor:
+                nonlocal scale, rejected
+                y_hat, move = self.guidance(denoiser, operator, m, y_t.detach(), t)
+                move, scale, bad = guard(move.detach(), scale)
+                rejected = rejected + bad
+                return step.c1 * y_hat.detach() + step.c2 * y_t + move
+
             result = chain(self.transition, denoiser, shape, seeds, mean)
         facts: dict[str, Any] = {"rejected": rejected.tolist()}
         return Result(result.y, result.mean, {**result.report, **facts})

@@ -176,9 +176,10 @@ class Evaluation(L.LightningModule, abc.ABC):
         for row in rows:
             if row["method"] == self.method:
                 self.log(f"test/{row['protocol']}/{row['metric']}", row["value"], sync_dist=True)
-        if not self.trainer.is_global_zero or self.trainer.log_dir is None:
+        log_dir = self.trainer.log_dir  # which the processes must ask for together
+        if not self.trainer.is_global_zero or log_dir is None:
             return
-        folder = Path(self.trainer.log_dir)
+        folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
         figure = field_grid(self.shown, self.constraint)
         figure.savefig(folder / "fields.png", dpi=160)

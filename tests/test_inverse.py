@@ -535,7 +535,7 @@ def test_fields_beyond_those_asked_for_are_held_out_only(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(90)
 def test_two_processes_find_the_answers_of_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"mirror": Affine(2.0, 1.0, 0.5), "batch_size": 2}
     two = {"devices": 2, "strategy": "ddp_spawn"}

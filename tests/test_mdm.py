@@ -736,7 +736,7 @@ def test_constraint_without_residual_can_be_evaluated(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(90)
 def test_two_processes_draw_the_samples_of_one(tmp_path: Path) -> None:
     _, one = generate(tmp_path / "one", samples=5)
     two = {"devices": 2, "strategy": "ddp_spawn"}

@@ -625,7 +625,7 @@ def test_broken_loss_names_step_term_and_samples(tmp_path: Path) -> None:
         )
     message = str(caught.value)
 
-    assert "At step 2 the loss term constraint" in message and "is nan" in message
+    assert "At step 2 " in message and "constraint is nan" in message
     assert "cycle" not in message
     assert str(seen[2]) in message
     assert str(last(tmp_path)) in message
@@ -641,7 +641,7 @@ def test_broken_weights_name_the_terms_that_see_them(tmp_path: Path) -> None:
     def break_inverse(stage: NAMM) -> None:
         next(stage.mirror.inverse_map.parameters()).data.fill_(float("nan"))
 
-    with pytest.raises(InputError, match="step 1 .*cycle_forward and cycle_inverse") as caught:
+    with pytest.raises(InputError, match="At step 1 .*cycle_inverse is nan") as caught:
         fit(tmp_path, tiny_stage(), Break(1, break_inverse))
     assert "No checkpoint was written" in str(caught.value)
     assert "regulariser" not in str(caught.value)
