@@ -18,10 +18,7 @@ from .plots import draw_fields, residual_image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = {
-    "generation": ("distance", "mmd", "spread", "cycle"),
-    "inverse": ("distance", "chi2", "relative_error", "mmd", "spread", "cycle"),
-}
+COLUMNS = ("distance", "chi2", "relative_error", "mmd", "spread", "cycle")
 Results = dict[Path, dict[str, Any]]
 
 
@@ -79,7 +76,8 @@ def unique(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str:
     r"""Returns the Markdown table of one task: a line per method and protocol, a column per metric
-    with the half-width of its 95 % interval.
+    with the half-width of its 95 % interval. The column "times lower" compares the distance with
+    that of the first method.
 
     Arguments:
         rows: The rows of the results.
@@ -87,15 +85,21 @@ def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str
         spent: The counted operations of all training behind each method.
     """
     rows = [row for row in rows if row["task"] == task]
-    columns = COLUMNS.get(task, tuple(dict.fromkeys(row["metric"] for row in rows)))
+    columns = [column for column in COLUMNS if any(row["metric"] == column for row in rows)]
     lines: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         lines.setdefault((row["method"], row["protocol"]), {})[row["metric"]] = row
-    head = [task, "protocol", *columns, "n", "calls", "vjps", "GFLOP", "s", "trained TFLOP"]
+    cost_columns = ("n", "calls", "vjps", "GFLOP", "s", "trained TFLOP")
+    head = [task, "protocol", columns[0], "times lower", *columns[1:], *cost_columns]
     out = [_line(head), _line(["---"] * len(head))]
+    # the first method of each protocol, of which the others are better by a factor
+    first: dict[str, float] = {}
     for (method, protocol), cells in lines.items():
         one = cells["distance"]
         values = [_value(cells[c]) if c in cells else "" for c in columns]
+        if method != "data":
+            factor = first.setdefault(protocol, one["value"]) / one["value"]
+        values.insert(1, f"{factor:.2g}" if method != "data" else "")
         cost = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         cost += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]
         out.append(_line([method, protocol, *values, one["n"], *cost]))
