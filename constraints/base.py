@@ -74,7 +74,8 @@ class Sum(Constraint):
         weights: One non-negative weight per term; all 1 if missing.
 
     Raises:
-        ValueError: If there is no term, or the number of weights is not the number of terms.
+        ValueError: If there is no term, if the number of weights is not the number of terms, or if
+            a weight is negative.
     """
 
     def __init__(self, terms: list[Constraint], weights: Sequence[float] | None = None) -> None:
@@ -88,6 +89,8 @@ class Sum(Constraint):
                 f"Sum expects one weight per term, got {len(self.weights)} weights for "
                 f"{len(terms)} terms."
             )
+        if min(self.weights) < 0:
+            raise ValueError(f"Sum expects non-negative weights, got {self.weights}.")
 
     def residual(self, x: Tensor) -> Tensor:
         residuals = [term.residual(x).flatten(1) for term in self._terms()]

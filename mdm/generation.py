@@ -5,7 +5,7 @@ __all__ = ["Generation"]
 import torch
 from torch import Tensor
 
-from constraints import Constraint, derive_seed
+from constraints import Constraint, InputError, derive_seed
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
@@ -53,6 +53,13 @@ class Generation(Evaluation):
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()
         self.total, self.batch_samples = samples, batch_samples
+
+    def setup(self, stage: str) -> None:
+        if self.total < self.trainer.world_size:
+            raise InputError(
+                f"{self.trainer.world_size} processes share the samples, which are only "
+                f"{self.total}: draw more samples, or use fewer devices."
+            )
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.hold_out(batch["x"])

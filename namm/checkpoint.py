@@ -187,7 +187,7 @@ class Provenance(L.Callback):
             self.own["constraint"] = describe_constraint(constraint)
         if data is not None and hasattr(data, "sha256"):
             self.own |= {"shape": list(data.shape), "data": data.sha256}
-            self._compare({"constraint": describe_constraint(data.constraint)}, "The data module")
+            self._compare_data(describe_constraint(data.constraint))
         for module in pl_module.modules():
             if isinstance(found := getattr(module, "provenance", None), dict):
                 self._compare(found, f"The checkpoint {found.get('checkpoint')}")
@@ -202,15 +202,27 @@ class Provenance(L.Callback):
     ) -> None:
         self._compare(checkpoint.get("provenance", {}), "The checkpoint given by --ckpt_path")
 
+    def _compare_data(self, found: dict[str, Any]) -> None:
+        # a stage may well judge data by another rule than the one that made them, but not by the
+        # same rule with other parameters
+        own = self.own.get("constraint", {})
+        for term in (own, *own.get("terms", [])):
+            if term.get("class") == found["class"] and term != found:
+                theirs, ours = _differing(found, term)
+                self._refuse(f"The data module has constraint {theirs}, this stage has {ours}")
+
     def _compare(self, found: dict[str, Any], where: str) -> None:
         for key in ("constraint", "shape", "data"):
             if key not in found or key not in self.own or found[key] == self.own[key]:
                 continue
             theirs, ours = _differing(found[key], self.own[key])
             message = f"{where} has {key} {theirs}, this stage has {ours}"
-            if not self.force:
-                raise InputError(f"{message}: give matching ones, or --force to ignore it.")
-            L.pytorch.utilities.rank_zero_info(f"Ignored because of --force: {message}.")
+            self._refuse(message)
+
+    def _refuse(self, message: str) -> None:
+        if not self.force:
+            raise InputError(f"{message}: give matching ones, or --force to ignore it.")
+        L.pytorch.utilities.rank_zero_info(f"Ignored because of --force: {message}.")
 
 
 def _differing(theirs: Any, ours: Any) -> tuple[str, str]:

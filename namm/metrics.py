@@ -103,6 +103,8 @@ class Spread(_TwoSamples):
     def compute(self) -> dict[str, Tensor]:
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
         ratio = _deviation(fake) / _deviation(real)
+        if ratio == 0:  # one field repeated, whichever is left out
+            return {"mean": ratio.float(), "ci95": ratio.float()}
         variance = ratio.new_zeros(())
         for x in (real, fake):
             less = torch.log(_leave_one_out(x))

@@ -46,7 +46,7 @@ class ICNN(nn.Module):
         channels: The number C of channels of the field.
         width: The number of filters.
         layers: The number L of layers above the first.
-        strength: The strong convexity a, in (0, 1].
+        strength: The strong convexity a, in (0, 1).
         padding: The padding modes of the last two axes.
     """
 
@@ -59,8 +59,8 @@ class ICNN(nn.Module):
         padding: Sequence[Padding] = ("circular", "replicate"),
     ) -> None:
         super().__init__()
-        if not 0 < strength <= 1:
-            raise ValueError(f"ICNN expects a strength in (0, 1], got {strength}.")
+        if not 0 < strength < 1:
+            raise ValueError(f"ICNN expects a strength in (0, 1), got {strength}.")
         self.strength = strength
         # q and l of all layers see the same x: one convolution computes them all
         self.free = AxisConv2d(channels, 2 * (layers + 1) * width, 3, padding=padding)
