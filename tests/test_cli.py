@@ -77,7 +77,7 @@ MISTAKES: dict[str, tuple[Any, list[str], int, list[str]]] = {
         ["model.constraint.terms: there is no class 'Burger'", "constraints.Burgers?"]),
     "callback": (PROBLEM, ["--trainer.callbacks+=LogField"], 2, ["'LogField'", "namm.LogFields"]),
     "module": (edited(PROBLEM, "model.init_args.constraint.class_path", "constraint.Burgers"), [],
-               2, ["no module 'constraint'", "did you mean: constraints?"]),
+               2, ["no module 'constraint'", "did you mean: constraints"]),
     "base class": (edited(PROBLEM, "model.init_args.constraint", {"class_path": "namm.ICNN"}), [],
                    2, ["model.constraint: namm.ICNN is not a Constraint", "constraints.Burgers"]),
     "type": (edited(PROBLEM, "model.init_args.lr", "fast"), [], 2,

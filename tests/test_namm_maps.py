@@ -219,7 +219,7 @@ def test_time_is_not_periodic(name: str) -> None:
 # the convex potential
 
 
-@pytest.mark.parametrize("strength", [0.2, 0.9, 1.0])
+@pytest.mark.parametrize("strength", [0.2, 0.9])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_jacobian_is_symmetric_and_positive_definite(strength: float, seed: int) -> None:
     net = convex(strength, seed)
