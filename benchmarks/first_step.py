@@ -2,8 +2,8 @@ r"""Is the first training step as fast as later ones?
 
 The small initial weights of the convex network make subnormal numbers, on which a CPU is very slow
 unless they are flushed to zero, as the command line does. Trains the maps of the paper's sizes on
-64x64 fields for a few steps through the command line, in a process of its own for each mode, and
-prints the ratio of the first step to the median of the later ones.
+64x64 fields for a few steps through the command line, in a process of its own with flushing and
+without, and prints the ratio of the first step to the median of the later ones. From the root:
 
     python benchmarks/first_step.py [steps]
 """
@@ -13,57 +13,69 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-CHILD = """
-import json, sys, time
 import lightning as L
 import torch
-from namm import cli
+
 
 class Clock(L.Callback):
-    def on_train_batch_start(self, *args):
+    r"""Creates the callback that writes down the seconds of each training step.
+
+    Arguments:
+        out: The file to write.
+        flush: Whether subnormal numbers stay flushed to zero.
+    """
+
+    def __init__(self, out: str, flush: bool = True) -> None:
+        self.out, self.seconds = out, list[float]()
+        torch.set_flush_denormal(flush)
+
+    def on_train_batch_start(self, *args: Any) -> None:
         self.start = time.perf_counter()
-    def on_train_batch_end(self, *args):
-        seconds.append(time.perf_counter() - self.start)
 
-seconds, build = [], L.Trainer.__init__
-def with_clock(self, *args, callbacks=None, **kwargs):
-    build(self, *args, callbacks=[*(callbacks or []), Clock()], **kwargs)
-L.Trainer.__init__ = with_clock
-if sys.argv[1] == "kept":
-    torch.set_flush_denormal = lambda mode: None
-cli.main(sys.argv[3:])
-json.dump(seconds, open(sys.argv[2], "w"))
-"""
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+
+    def on_train_end(self, *args: Any) -> None:
+        Path(self.out).write_text(json.dumps(self.seconds))
 
 
-def measure(mode: str, steps: int) -> list[float]:
+def measure(flush: bool, steps: int) -> list[float]:
     r"""Returns the seconds of each training step.
 
     Arguments:
-        mode: `flushed`, as the command line does, or `kept`.
+        flush: Whether subnormal numbers are flushed to zero.
         steps: The number of steps.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files = [CONFIGS / "trainer.yaml", *(CONFIGS / "burgers").glob("data.yaml")]
-        argv = ["fit", *(arg for file in files for arg in ("-c", str(file)))]
-        argv += ["-c", str(CONFIGS / "burgers" / "namm.yaml"), f"--trainer.max_steps={steps}"]
-        argv += ["--data.init_args.sizes={train: 256, val: 16}", "--trainer.limit_val_batches=0"]
-        argv += ["--trainer.enable_progress_bar=false", "--trainer.logger.version=first"]
-        out = Path(folder, "seconds.json")
-        command = [sys.executable, "-c", CHILD, mode, str(out), *argv]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return json.loads(out.read_text())
+        argv = [sys.executable, "-m", "namm", "fit"]
+        for name in ("trainer", "burgers/data", "burgers/namm"):
+            argv += ["-c", f"configs/{name}.yaml"]
+        argv += [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
+        argv += ["--data.init_args.sizes={train: 256, val: 16}"]
+        argv += [
+            f"--data.init_args.file={folder}/fields.h5",
+            f"--trainer.logger.save_dir={folder}",
+        ]
+        argv += ["--trainer.callbacks+=benchmarks.first_step.Clock"]
+        argv += [f"--trainer.callbacks.out={folder}/seconds.json"]
+        argv += [f"--trainer.callbacks.flush={str(flush).lower()}"]
+        subprocess.run(argv, check=True, capture_output=True)
+        return json.loads(Path(folder, "seconds.json").read_text())
 
 
 def main() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 8
-    for mode in ("flushed", "kept"):
-        first, *later = measure(mode, steps)
+    for flush in (True, False):
+        first, *later = measure(flush, steps)
         median = statistics.median(later)
-        print(f"{mode:8} first {first:6.2f} s, later {median:6.2f} s, ratio {first / median:.2f}")
+        print(
+            f"{'flushed' if flush else 'kept':8} first step {first:.2f} s, "
+            f"later {median:.2f} s, ratio {first / median:.2f}"
+        )
 
 
 if __name__ == "__main__":
