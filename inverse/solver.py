@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdm import DDIM, Denoiser, Result, Step, Transition, chain
 
 from .operators import Operator
 
 
-class Solver(abc.ABC):
-    r"""Base of all solvers. Hyper-parameters belong to `__init__`, tensors to the call."""
+class Solver(nn.Module, abc.ABC):
+    r"""Base of all solvers. Hyper-parameters belong to `__init__`, tensors to the call. A module,
+    so that a constraint or a network inside follows the device."""
 
     @abc.abstractmethod
     def __call__(
@@ -53,6 +54,7 @@ class Sequential(Solver, abc.ABC):
     """
 
     def __init__(self, transition: Transition | None = None) -> None:
+        super().__init__()
         self.transition = transition or DDIM()
 
     @abc.abstractmethod

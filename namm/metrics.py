@@ -56,7 +56,7 @@ class _TwoSamples(Metric):
             x: The fields, with shape `(B, C, *S)`.
             real: Whether they are data, or samples.
         """
-        (self.real if real else self.fake).append(x.detach().flatten(1).double().cpu())
+        (self.real if real else self.fake).append(x.detach().flatten(1).double())
 
 
 class MMD(_TwoSamples):
@@ -73,7 +73,7 @@ class MMD(_TwoSamples):
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
         n, m = len(real), len(fake)
         squared = torch.cdist(joint := torch.cat([real, fake]), joint).square()
-        median = squared[:n, :n][~torch.eye(n, dtype=torch.bool)].median()
+        median = squared[:n, :n][~torch.eye(n, dtype=torch.bool, device=squared.device)].median()
         widths = torch.tensor([0.5, 1.0, 2.0]).to(squared).reshape(3, 1, 1)
         kernel = torch.exp(-squared / (2 * widths**2 * median)).mean(dim=0)
         rr, ff, rf = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]

@@ -399,6 +399,7 @@ class Notebook(Solver):
     """A solver that leaves its measurements and its samples in a folder, by their seeds."""
 
     def __init__(self, solver: Solver, folder: Path) -> None:
+        super().__init__()
         self.solver, self.folder = solver, folder
         for name in ("m", "y"):
             (folder / name).mkdir(parents=True)
