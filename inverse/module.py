@@ -62,16 +62,13 @@ class Inverse(Evaluation):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.hold_out(batch["x"])
-        index = batch["index"]
-        x, index = batch["x"][index < self.fields], index[index < self.fields]
-        if not len(x):
+        measured = batch["index"] < self.fields
+        x, index = batch["x"][measured], batch["index"][measured].tolist()
+        if not index:
             return
-        m = self.operator.measure(x, [derive_seed(self.seed, "field", int(i)) for i in index])
-        seeds = [
-            derive_seed(self.seed, "solve", int(i), k)
-            for i in index
-            for k in range(self.per_field)
-        ]
+        m = self.operator.measure(x, [derive_seed(self.seed, "field", i) for i in index])
+        copies = range(self.per_field)
+        seeds = [derive_seed(self.seed, "solve", i, k) for i in index for k in copies]
         x, m = (a.repeat_interleave(self.per_field, dim=0) for a in (x, m))
         operator = Pullback(self.operator, self.mirror)
         shape = self.mirror.shape(x.shape[1:])

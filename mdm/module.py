@@ -130,7 +130,9 @@ class MDM(Stage):
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         shape = self.mirror.shape(batch["x"].shape[1:])
-        seeds = [derive_seed(self.seed, "predict", dataloader_idx, int(i)) for i in batch["index"]]
+        seeds = [
+            derive_seed(self.seed, "predict", dataloader_idx, i) for i in batch["index"].tolist()
+        ]
         y = self.sampler(self.denoiser, shape, seeds).mean
         return {"y": y.cpu(), "index": batch["index"].cpu()}
 

@@ -96,6 +96,8 @@ class Evaluation(L.LightningModule, abc.ABC):
         start = time.perf_counter()
         with counter:
             yield
+        if self.device.type == "cuda":  # which works on after a call has returned
+            torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - start
         if isinstance(counter, CountFlops):
             self.flops_per_sample = counter.flops / n

@@ -60,7 +60,7 @@ class Stage(L.LightningModule, abc.ABC):
         return uniform(self._keys(batch, *key), (), batch["x"])
 
     def _keys(self, batch: dict[str, Tensor], *key: int | str) -> list[tuple[int | str, ...]]:
-        return [(self.seed, self.name, int(i), *key) for i in batch["index"]]
+        return [(self.seed, self.name, i, *key) for i in batch["index"].tolist()]
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # dropout draws from the global generator
