@@ -148,17 +148,29 @@ def _decode(value: Any) -> Any:
 
 
 def hash_fields(path: str | Path) -> str:
-    r"""Returns the SHA-256 of the fields of all splits, in the order of their names: as the file
-    says it, or, where it does not, by reading it all."""
+    r"""Returns the SHA-256 of the fields of all splits, in the order of their names: computed where
+    the fields take less than 2 GB or the file does not say it, and else as the file says.
+
+    Raises:
+        InputError: If the fields are not those of which the file says the hash.
+    """
     with open_fields(path) as file:
-        if "sha256" in file.attrs:
-            return str(_decode(file.attrs["sha256"]))
+        said = str(_decode(file.attrs["sha256"])) if "sha256" in file.attrs else None
+        names = split_names(file)
+        if said is not None and sum(file[f"{name}/x"].nbytes for name in names) > 2 * 10**9:
+            return said
         digest = hashlib.sha256()
-        for split in split_names(file):
-            data = file[f"{split}/x"]
+        for name in names:
+            data = file[f"{name}/x"]
             for row in range(0, len(data), CHUNK):
                 digest.update(data[row : row + CHUNK].astype("<f4").tobytes())
-        return digest.hexdigest()
+    found = digest.hexdigest()
+    if said not in (None, found):
+        raise InputError(
+            f"'{path}' says that its fields have the hash {said[:12]}, but they have "
+            f"{found[:12]}: they were changed after they were written, write them again."
+        )
+    return found
 
 
 def compare(path: str | Path, found: Any, wanted: Mapping[str, Any], remedy: str) -> None:
@@ -212,6 +224,13 @@ def check_fits(path: str | Path, constraint: Constraint) -> None:
                     f"'{path}' has {data.dtype} of shape {shape} in split '{split}', but floating "
                     f"numbers of shape (N, C, *S) with N > 0 are wanted."
                 )
+            for length, axis in zip(shape[2:], attributes.get("axes", []), strict=False):
+                coords = file.get(f"coords/{axis}")
+                if coords is not None and len(coords) != length:
+                    raise InputError(
+                        f"'{path}' has fields of shape {shape[1:]}, but {len(coords)} coordinates "
+                        f"along {axis}: the two must agree."
+                    )
             if shape[1:] != (first := next(iter(shapes.values())))[1:]:
                 raise InputError(
                     f"'{path}' has fields of shape {shape[1:]} in split '{split}', but of "

@@ -15,8 +15,9 @@ from .solver import Solver
 
 class Inverse(Evaluation):
     r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
-    distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise), and
-    relative error of the whole field, with the guards of every distance.
+    distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise),
+    relative error of the whole field, and the number of rejected guidances, with the guards of
+    every distance.
 
     Where the transition of the solver adds noise in its last step, both ends of the same run are
     scored: `clean` without that noise, `published` with it. The noise of a measurement is keyed by
@@ -51,6 +52,10 @@ class Inverse(Evaluation):
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "operator", "solver", "mirror")
         self.denoiser, self.operator, self.solver = denoiser, operator, solver
+        if fields * samples < 3:
+            raise ValueError(
+                f"Inverse expects at least 3 samples to compare, got {samples} of {fields} fields."
+            )
         self.fields, self.per_field = fields, samples
 
     def setup(self, stage: str) -> None:
@@ -86,6 +91,9 @@ class Inverse(Evaluation):
                 name,
                 end,
                 chi2=((m - self.operator(end)) / self.operator.std).square().flatten(1).mean(1),
+                rejected=torch.tensor(
+                    result.report.get("rejected", [0] * len(x)), device=x.device
+                ),
                 relative_error=error / torch.linalg.vector_norm(x.flatten(1), dim=1),
             )
         if not self.shown:

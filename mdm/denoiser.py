@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from constraints import InputError
 from namm import Padding, load_part, pad_per_axis
 
 from .schedule import Schedule, VPSchedule
@@ -139,9 +140,20 @@ class DiffusersDenoiser(Denoiser):
         alpha, sigma = self.schedule(t)
         return (alpha**2 * self.std**2 + sigma**2) / (self.std * sigma) ** 2
 
+    def _check_grid(self, z: Tensor) -> None:
+        # a UNet halves its grid once between each two of its levels
+        levels = getattr(getattr(self.net, "config", None), "block_out_channels", (0,))
+        stride = self.patch * 2 ** (len(levels) - 1)
+        if z.shape[-2] % stride or z.shape[-1] % stride:
+            raise InputError(
+                f"This denoiser works on grids whose sides are multiples of {stride}, got "
+                f"{tuple(z.shape[-2:])}: change the patch, the levels of the network, or the data."
+            )
+
     def _net(self, z: Tensor, t: Tensor) -> Tensor:
         low = self.low and self.training
         with torch.autocast(z.device.type, torch.bfloat16, enabled=low):
+            self._check_grid(z)
             z_in = F.pixel_unshuffle(z, self.patch) if self.patch > 1 else z
             out: Any = self.net(z_in, t.clamp(min=0))
         out = (out if isinstance(out, Tensor) else out.sample).to(z.dtype)

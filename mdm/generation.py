@@ -48,6 +48,8 @@ class Generation(Evaluation):
     ) -> None:
         super().__init__(restorer or mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
+        if samples < 3:
+            raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
         self.denoiser = denoiser
         self.space = mirror or IdentityMirror()
         self.restorer = restorer

@@ -111,6 +111,10 @@ class DPMSolver(Sampler):
     """
 
     def __init__(self, steps: int = 20, end: float = 1e-3) -> None:
+        if steps < 2 or not 0 < end < 1:
+            raise ValueError(
+                f"DPMSolver expects at least 2 steps and an end in (0, 1), got {steps} and {end}."
+            )
         self.steps, self.end = steps, end
 
     @torch.no_grad()

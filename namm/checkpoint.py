@@ -16,6 +16,7 @@ __all__ = [
     "stamp",
 ]
 
+import hashlib
 import inspect
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +111,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+        raise InputError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
+            "data. Take another one."
+        ) from error
 
 
 def load_weights(
@@ -143,10 +147,6 @@ def build_part(recipe: Any) -> Any:
     return parser.instantiate_classes(config).part
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def describe_constraint(constraint: Constraint) -> dict[str, Any]:
     r"""Returns the class of a constraint and its plain parameters, those of its terms included."""
     own = {
@@ -169,8 +169,9 @@ class Provenance(L.Callback):
     r"""Creates the callback that writes into each checkpoint what it was trained on, and refuses a
     checkpoint that was trained on something else.
 
-    Compared are the constraint with its parameters, the shape of a field, and the hash of the
-    data, between this stage, the parts it loaded, and the checkpoint it resumes or tests.
+    Compared are the constraint with its parameters, the shape of a field, the hash of the data,
+    and the space of a diffusion model, that is its forward map, between this stage, the parts it
+    loaded, and the checkpoint it resumes or tests.
 
     Arguments:
         force: Whether to go on all the same, saying what is ignored.
@@ -188,6 +189,10 @@ class Provenance(L.Callback):
         if data is not None and hasattr(data, "sha256"):
             self.own |= {"shape": list(data.shape), "data": data.sha256}
             self._compare_data(describe_constraint(data.constraint))
+        # an evaluation may restore samples with other maps than those of its space
+        mirror = getattr(pl_module, "space", getattr(pl_module, "mirror", None))
+        if hasattr(pl_module, "denoiser") and isinstance(mirror, Mirror):
+            self.own["space"] = space(mirror)
         for module in pl_module.modules():
             if isinstance(found := getattr(module, "provenance", None), dict):
                 self._compare(found, f"The checkpoint {found.get('checkpoint')}")
@@ -212,7 +217,7 @@ class Provenance(L.Callback):
                 self._refuse(f"The data module has constraint {theirs}, this stage has {ours}")
 
     def _compare(self, found: dict[str, Any], where: str) -> None:
-        for key in ("constraint", "shape", "data"):
+        for key in ("constraint", "shape", "data", "space"):
             if key not in found or key not in self.own or found[key] == self.own[key]:
                 continue
             theirs, ours = _differing(found[key], self.own[key])
@@ -223,6 +228,20 @@ class Provenance(L.Callback):
         if not self.force:
             raise InputError(f"{message}: give matching ones, or --force to ignore it.")
         L.pytorch.utilities.rank_zero_info(f"Ignored because of --force: {message}.")
+
+
+def space(mirror: Mirror) -> str:
+    r"""Returns what tells the space of a diffusion model from others: a hash of the weights of the
+    forward map, or `data` where it has none.
+
+    Arguments:
+        mirror: The maps.
+    """
+    digest = hashlib.sha256()
+    weights = getattr(mirror, "forward_map", nn.Identity()).state_dict()
+    for name, weight in weights.items():
+        digest.update(name.encode() + weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest() if weights else "data"
 
 
 def _differing(theirs: Any, ours: Any) -> tuple[str, str]:

@@ -204,6 +204,10 @@ class CLI(LightningCLI):
                     f"There is no last checkpoint in {run_folder(self.trainer)}: give a file with "
                     "--ckpt_path, or the folder of a run with --trainer.logger.version."
                 )
+        if given is None and subcommand in ("validate", "predict"):
+            raise InputError(
+                f"`namm {subcommand}` needs the weights of a trained model: give --ckpt_path."
+            )
         if given is not None and not Path(given).is_file():
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
         return kwargs

@@ -20,7 +20,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Constraint, InputError
 
 from .callbacks import CountFlops
 from .metrics import MMD, Mean, Spread
@@ -57,6 +57,12 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.shown: dict[str, Tensor] = {}
         self.calls = self.vjps = self.samples = 0
         self.flops_per_sample = self.seconds = 0.0
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        raise InputError(
+            f"{type(self).__name__} takes its parts from its configuration, each with a "
+            "checkpoint of its own: leave --ckpt_path out."
+        )
 
     def protocol(self, name: str, *extra: str) -> dict[str, Any]:
         r"""Returns the metrics of one protocol: distance and guards, and a mean for each extra."""
@@ -183,7 +189,7 @@ class Evaluation(L.LightningModule, abc.ABC):
             return
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        figure = field_grid(self.shown, self.constraint)
+        figure = field_grid(self.shown, self.constraint, mirror=("measured",))
         figure.savefig(folder / "fields.png", dpi=160)
         results = {
             "rows": rows,

@@ -25,7 +25,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
@@ -129,7 +128,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         try:
             checkpoint = super().load_checkpoint(path, map_location, weights_only is not False)
-        except (RuntimeError, EOFError, UnpicklingError) as error:
+        except Exception as error:  # a damaged file can fail anywhere
             raise InputError(
                 f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
                 "data. Take another one."
@@ -221,6 +220,8 @@ class KeepLast(Checkpoint):
             self._previous = None
 
     def _save(self, trainer: Trainer) -> None:
+        if not all(torch.isfinite(w).all() for w in trainer.lightning_module.parameters()):
+            return  # the checkpoint that is there is the last good one
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self._file, weights_only=False)
             self.last_model_path = str(self._file)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from constraints import InputError
+
 from .padding import AxisConv2d, AxisConvTranspose2d, Padding
 
 
@@ -243,7 +245,7 @@ class _Residual(nn.Module):
 
 def _check_stride(y: Tensor, stride: int) -> None:
     if y.shape[-2] % stride or y.shape[-1] % stride:
-        raise ValueError(
+        raise InputError(
             f"This inverse map works on grids whose sides are multiples of {stride}, got "
             f"{tuple(y.shape[-2:])}."
         )

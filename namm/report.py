@@ -98,7 +98,7 @@ def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str
         one = cells["distance"]
         values = [_value(cells[c]) if c in cells else "" for c in columns]
         if method != "data":
-            factor = first.setdefault(protocol, one["value"]) / one["value"]
+            factor = first.setdefault(protocol, one["value"]) / max(one["value"], 1e-30)
         values.insert(1, f"{factor:.2g}" if method != "data" else "")
         cost = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         cost += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]

@@ -36,6 +36,18 @@ class Stage(L.LightningModule, abc.ABC):
         super().__init__()
         self.lr, self.beta1, self.warmup, self.decay, self.seed = lr, beta1, warmup, decay, seed
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        r"""Refuses the checkpoint of another stage or of other networks, before any weight
+        moves."""
+        own = {key: value.shape for key, value in self.state_dict().items()}
+        found = {key: value.shape for key, value in checkpoint["state_dict"].items()}
+        if own != found:
+            wrong = next(k for k in sorted({**own, **found}) if own.get(k) != found.get(k))
+            raise InputError(
+                f"The checkpoint given by --ckpt_path is of another stage or of other networks: "
+                f"{wrong} has shape {_shape(found, wrong)} there, {_shape(own, wrong)} here."
+            )
+
     @abc.abstractmethod
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
         r"""Returns the terms of the loss, and their sum as `loss`.
@@ -125,3 +137,7 @@ class Stage(L.LightningModule, abc.ABC):
         for module in self.modules():
             if isinstance(module, ICNN):
                 module.clamp_()
+
+
+def _shape(shapes: dict[str, Any], key: str) -> str:
+    return str(tuple(shapes[key])) if key in shapes else "(none)"

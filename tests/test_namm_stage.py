@@ -309,7 +309,7 @@ def test_part_that_is_not_there_is_refused(commanded: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match="There is no checkpoint"):
         load_mirror(str(tmp_path / "none.ckpt"))
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         load_mirror(str(tmp_path / "text.ckpt"))
 
 
@@ -317,7 +317,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "code.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": {"mirror": tiny_mirror()}}, path)
 
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         load_mirror(str(path))
 
 
