@@ -148,8 +148,8 @@ def _decode(value: Any) -> Any:
 
 
 def hash_fields(path: str | Path) -> str:
-    r"""Returns the SHA-256 of the fields of all splits, in the order of their names: computed where
-    the fields take less than 2 GB or the file does not say it, and else as the file says.
+    r"""Returns the SHA-256 of the fields of all splits, in the order of their names: computed
+    where they take less than 2 GB or the file does not say it, and else as the file says.
 
     Raises:
         InputError: If the fields are not those of which the file says the hash.

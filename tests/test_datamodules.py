@@ -559,3 +559,24 @@ def test_command_line_builds_it_and_refuses_a_misspelt_key() -> None:
     assert isinstance(data, BurgersData) and data.batch_size == 3
     with pytest.raises(ArgumentError, match="batchsize"):
         parser.parse_args([*args, "--data.batchsize=3"])
+
+
+def test_fields_changed_after_they_were_written_are_refused(tmp_path: Path) -> None:
+    data = burgers(tmp_path / "a.h5")
+    data.prepare_data()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["train/x"][0] *= 2
+
+    with pytest.raises(InputError, match="changed after they were written"):
+        data.setup("fit")
+
+
+def test_coordinates_that_do_not_fit_the_fields_are_refused(tmp_path: Path) -> None:
+    data = burgers(tmp_path / "a.h5")
+    data.prepare_data()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["coords/t"]
+        file["coords/t"] = np.arange(3.0)
+
+    with pytest.raises(InputError, match="3 coordinates along t"):
+        data.setup("fit")

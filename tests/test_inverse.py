@@ -461,7 +461,7 @@ def test_stage_scores_its_answers(tmp_path: Path) -> None:
 
     assert all(set(row) == KEYS for row in found)
     own = pick(found, method="mirror-DPS")
-    metrics = ["chi2", "cycle", "distance", "mmd", "relative_error", "spread"]
+    metrics = ["chi2", "cycle", "distance", "mmd", "rejected", "relative_error", "spread"]
     assert sorted(row["metric"] for row in own) == metrics
     assert {(row["protocol"], row["task"], row["seed"]) for row in found} == {
         ("clean", "first frames", 3)
@@ -516,7 +516,7 @@ def test_published_protocol_scores_both_ends_of_one_run(tmp_path: Path) -> None:
     for protocol, end in (("published", 0), ("clean", 1)):
         x_hat = gather(samples, end, fields=6)
         own = pick(found, method="dps", protocol=protocol)
-        assert len(own) == 6
+        assert len(own) == 7
         (row,) = pick(own, metric="distance")
         assert row["value"] == pytest.approx(float(Burgers()(x_hat).mean()), rel=1e-4)
         (row,) = pick(own, metric="chi2")

@@ -36,6 +36,7 @@ from namm import (
     load_mirror,
     load_part,
 )
+from namm.checkpoint import space
 from namm.cli import main
 from namm.io import KeepLast
 from problems import Total, make_trainer, tiny_data, tiny_mirror
@@ -383,6 +384,33 @@ def test_checkpoint_of_another_problem_is_refused(
     with caplog.at_level(logging.INFO):
         run(force=True)
     assert "Ignored because of --force" in caplog.text
+
+
+def test_checkpoint_of_other_networks_is_refused(trained: Path, tmp_path: Path) -> None:
+    other = MirrorMap(ICNN(width=3, layers=1), PatchNet(patch=2, width=8, blocks=1, detail=2))
+
+    with pytest.raises(InputError, match="of other networks: mirror.forward_map.convex"):
+        fit(tmp_path, tiny_stage(other), ckpt_path=last(trained), max_steps=4)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    keep = KeepLast(1)
+    with pytest.raises(InputError, match="At step 1 the loss is not finite") as refused:
+        fit(tmp_path, tiny_stage(lr=float("inf")), keep, max_steps=3)
+
+    assert "No checkpoint was written" in str(refused.value) and not last(tmp_path).exists()
+
+
+def test_maps_of_other_weights_make_another_space() -> None:
+    one, other = tiny_mirror(), tiny_mirror()
+    before = space(one)
+    one.inverse_map.requires_grad_(True)
+    next(one.inverse_map.parameters()).data.add_(1)
+
+    assert space(IdentityMirror()) == "data"
+    assert space(one) == before  # f is not part of it
+    next(other.forward_map.parameters()).data.add_(1)
+    assert space(other) != before
 
 
 @pytest.mark.parametrize("kind", ["constraint", "shape", "data"])
