@@ -222,7 +222,7 @@ def test_published_protocol_scores_both_ends_of_one_run(
     argv = [arg for c in [*configs, "published"] for arg in ("-c", f"configs/burgers/{c}.yaml")]
     checkpoint = "runs/burgers-tiny/dm/checkpoints/last.ckpt"
     argv += ["--model.init_args.denoiser.init_args.checkpoint", checkpoint]
-    argv += ["--model.init_args.samples=2", "--trainer.logger.name", "burgers-tiny"]
+    argv += ["--model.init_args.samples=3", "--trainer.logger.name", "burgers-tiny"]
 
     main(["test", *argv, "--trainer.logger.version", "published"])
 
