@@ -29,6 +29,7 @@ from torch import nn
 
 from constraints import Constraint, InputError
 
+from .io import AtomicCheckpointIO
 from .mirror import Mirror
 
 
@@ -108,13 +109,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise InputError(f"There is no checkpoint {path}: run the stage that makes it first.")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
-            "data. Take another one."
-        ) from error
+    return AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
 
 
 def load_weights(

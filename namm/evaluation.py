@@ -23,6 +23,7 @@ from torch import Tensor
 from constraints import Constraint, InputError
 
 from .callbacks import CountFlops
+from .io import atomic
 from .metrics import MMD, Mean, Spread
 from .mirror import Mirror
 from .plots import field_grid
@@ -201,9 +202,8 @@ class Evaluation(L.LightningModule, abc.ABC):
                 "machine": platform.machine(),
             },
         }
-        temporary = folder / ".results.json"
-        temporary.write_text(json.dumps(results, indent=1))
-        temporary.replace(folder / "results.json")
+        with atomic(folder / "results.json") as file:
+            file.write(json.dumps(results, indent=1).encode())
         torch.save({k: v[:4].cpu() for k, v in self.shown.items()}, folder / "fields.pt")
 
 
