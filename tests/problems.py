@@ -10,7 +10,8 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor, nn
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
 
 from constraints import Burgers, Constraint
 from datamodules import BurgersData
@@ -145,6 +146,20 @@ def make_trainer(folder: Path, callbacks: Sequence[L.Callback] = (), **options: 
         use_distributed_sampler=False,
         **options,
     )
+
+
+class Spawned(DDPStrategy):
+    """Two processes that part in order. What is left of a process group when an interpreter ends
+    can abort it: a thread of the group that still holds a tensor asks for a lock that is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(start_method="spawn", process_group_backend="gloo")
+
+    def teardown(self) -> None:
+        super().teardown()
+        if distributed.is_initialized():
+            distributed.barrier()
+            distributed.destroy_process_group()
 
 
 @contextmanager

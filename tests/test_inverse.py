@@ -16,6 +16,7 @@ from mdm import DDIM, Ancestral, ChainSampler, Denoiser, Result, Transition
 from namm import IdentityMirror
 from problems import (
     Affine,
+    Spawned,
     gaussian,
     make_trainer,
     processes,
@@ -536,10 +537,10 @@ def test_fields_beyond_those_asked_for_are_held_out_only(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_two_processes_find_the_answers_of_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"mirror": Affine(2.0, 1.0, 0.5), "batch_size": 2}
-    two = {"devices": 2, "strategy": "ddp_spawn"}
+    two = {"devices": 2, "strategy": Spawned()}
     found, m, one = evaluate(tmp_path / "one", DPS(transition=Late()), **options)
     with processes():
         both, same, other = evaluate(

@@ -37,6 +37,7 @@ from problems import (
     Affine,
     GaussianDenoiser,
     Recorder,
+    Spawned,
     gaussian,
     make_trainer,
     processes,
@@ -640,11 +641,11 @@ def test_predictions_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_two_processes_write_the_rows_of_one(tmp_path: Path) -> None:
     one = predict(tmp_path, "one.h5", batch_size=5)
     with processes():
-        two = {"devices": 2, "strategy": "ddp_spawn"}
+        two = {"devices": 2, "strategy": Spawned()}
         both = predict(tmp_path, "two.h5", batch_size=2, predict_sizes={"val": 3}, trainer=two)
 
     np.testing.assert_allclose(one["train"], both["train"], rtol=0, atol=1e-5)
@@ -744,10 +745,10 @@ def test_constraint_without_residual_can_be_evaluated(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_two_processes_draw_the_samples_of_one(tmp_path: Path) -> None:
     _, one = generate(tmp_path / "one", samples=5)
-    two = {"devices": 2, "strategy": "ddp_spawn"}
+    two = {"devices": 2, "strategy": Spawned()}
     with processes():
         found, both = generate(tmp_path / "two", samples=5, trainer=two)
 
