@@ -9,6 +9,8 @@ __all__ = [
     "Burgers",
     "Constraint",
     "InputError",
+    "Polynomial",
+    "Spiral",
     "Sum",
     "derive_seed",
     "generator",
@@ -19,4 +21,6 @@ __all__ = [
 from .base import Constraint, Sum
 from .burgers import Burgers
 from .errors import InputError
+from .polynomial import Polynomial
 from .random import derive_seed, generator, noise, uniform
+from .spiral import Spiral

@@ -5,6 +5,7 @@ __all__ = [
     "FieldData",
     "FieldDataset",
     "KeyedBatches",
+    "SpiralData",
     "check_fits",
     "hash_fields",
     "read_attributes",
@@ -16,3 +17,4 @@ from .burgers import BurgersData
 from .dataset import FieldDataset
 from .sampler import KeyedBatches
 from .schema import check_fits, hash_fields, read_attributes, write_fields
+from .spiral import SpiralData

@@ -2,17 +2,64 @@ r"""Inverse problems under constraints: operators, solvers, and the stage that t
 
 __all__ = [
     "DPS",
+    "DSG",
+    "LGDMC",
+    "SVD",
+    "Blur",
+    "CPiGDM",
+    "ConstantBudget",
+    "Cost",
+    "Downsample",
+    "Fourier",
     "Inverse",
+    "InverseBetaBudget",
+    "Liftable",
+    "LinearBudget",
     "LinearOperator",
     "Operator",
+    "PiGDM",
     "Pullback",
+    "Quantise",
+    "RandomProjection",
+    "Residual",
+    "Run",
     "Select",
     "Sequential",
     "Solver",
+    "StochasticLinearBudget",
+    "Trust",
+    "TrustBudget",
+    "cg",
     "guard",
+    "misfit",
+    "stochastic_round",
 ]
 
+from .budget import (
+    ConstantBudget,
+    InverseBetaBudget,
+    LinearBudget,
+    StochasticLinearBudget,
+    TrustBudget,
+    stochastic_round,
+)
+from .cpigdm import CPiGDM
 from .dps import DPS
+from .dsg import DSG
+from .lgd import LGDMC
+from .linalg import cg
+from .linear import Blur, Downsample, Fourier, RandomProjection
 from .module import Inverse
-from .operators import LinearOperator, Operator, Pullback, Select
-from .solver import Sequential, Solver, guard
+from .operators import (
+    SVD,
+    Liftable,
+    LinearOperator,
+    Operator,
+    Pullback,
+    Quantise,
+    Residual,
+    Select,
+)
+from .pigdm import PiGDM
+from .solver import Cost, Run, Sequential, Solver, guard, misfit
+from .trust import Trust

@@ -2,25 +2,24 @@ r"""Diffusion posterior sampling, in data space and, on a pull-back, in mirror s
 
 __all__ = ["DPS"]
 
-import torch
 from torch import Tensor
 
 from constraints import Constraint
-from mdm import Denoiser, Transition
+from mdm import Denoiser, Level, Transition
 
-from .operators import Operator
-from .solver import Sequential
+from .solver import Cost, Run, Sequential, misfit
 
 
 class DPS(Sequential):
-    r"""Creates diffusion posterior sampling with the norm of each sample's own misfit,
+    r"""Creates diffusion posterior sampling: each step also moves by :math:`-\zeta` times the
+    gradient, through the denoiser, of the loss
 
-    .. math:: -\zeta \nabla_{y_t} \left( \| (m - A(\hat y)) / \text{std} \|_2
-        + w\, \ell(\hat x) \right),
+    .. math:: \tfrac1p \| (m - A(\hat y)) / \text{std} \|_2^p + w\, \ell(\hat x),
 
     where :math:`\hat x` is the field in data space that belongs to :math:`\hat y`. On a `Pullback`
-    this is mirror-DPS, with a constraint it is constraint-guided DPS. The norm, not its square, so
-    that :math:`\zeta` keeps its scale as the misfit shrinks.
+    this is mirror-DPS, with a constraint it is constraint-guided DPS. The published samplers take
+    the norm, p = 1, so that :math:`\zeta` keeps its scale as the misfit shrinks; that of Chung et
+    al. does not divide by the std.
 
     References:
         Diffusion Posterior Sampling for General Noisy Inverse Problems (Chung et al., 2023)
@@ -33,6 +32,8 @@ class DPS(Sequential):
         zeta: The step :math:`\zeta`, in field units.
         constraint: The constraint that also guides, if any.
         weight: The weight w of its distance.
+        whiten: Whether the misfit is divided by the std, where that is not 0.
+        power: The power p of the norm, 1 or 2.
         transition: The transitions; 100 ancestral steps, `DDIM()`, if missing.
     """
 
@@ -41,20 +42,24 @@ class DPS(Sequential):
         zeta: float = 0.05,
         constraint: Constraint | None = None,
         weight: float = 200.0,
+        whiten: bool = True,
+        power: int = 1,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
+        if power not in (1, 2):
+            raise ValueError(f"DPS expects the power 1 or 2 of the norm, got {power}.")
         self.zeta, self.constraint, self.weight = zeta, constraint, weight
+        self.whiten, self.power = whiten, power
 
-    def guidance(
-        self, denoiser: Denoiser, operator: Operator, m: Tensor, y_t: Tensor, t: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            y_t = y_t.requires_grad_()
-            y_hat = denoiser(y_t, t)
-            misfit = ((m - operator(y_hat)) / operator.std).flatten(1)
-            loss = torch.linalg.vector_norm(misfit, dim=1)
-            if self.constraint is not None:
-                loss = loss + self.weight * self.constraint(operator.field(y_hat))
-            (gradient,) = torch.autograd.grad(loss.sum(), y_t)
-        return y_hat, -self.zeta * gradient
+    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        def loss(y_hat: Tensor) -> Tensor:
+            options = (self.constraint, self.weight, self.whiten, self.power)
+            return misfit(run.operator, run.m, y_hat, *options)
+
+        y_hat, gradient = run.pull(y_t, level.t, loss)
+        return level.land(level.mean(y_hat, y_t) + run.guard(-self.zeta * gradient))
+
+    def cost(self, denoiser: Denoiser) -> Cost:
+        steps = len(self.levels(denoiser))
+        return Cost(steps, steps)

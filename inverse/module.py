@@ -75,7 +75,9 @@ class Inverse(Evaluation):
         copies = range(self.per_field)
         seeds = [derive_seed(self.seed, "solve", i, k) for i in index for k in copies]
         x, m = (a.repeat_interleave(self.per_field, dim=0) for a in (x, m))
-        operator = Pullback(self.operator, self.mirror)
+        operator = self.operator
+        if not isinstance(self.mirror, IdentityMirror):
+            operator = Pullback(operator, self.mirror)
         shape = self.mirror.shape(x.shape[1:])
         with self.account(self.denoiser, len(x)):
             result = self.solver(self.denoiser, operator, m, shape, seeds)

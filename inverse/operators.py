@@ -4,15 +4,25 @@ A solver knows a denoiser and an operator and never hears of mirrors: solving in
 solving with the operator :math:`A \circ f`.
 """
 
-__all__ = ["LinearOperator", "Operator", "Pullback", "Select"]
+__all__ = [
+    "SVD",
+    "Liftable",
+    "LinearOperator",
+    "Operator",
+    "Pullback",
+    "Quantise",
+    "Residual",
+    "Select",
+]
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from constraints import InputError, noise
+from constraints import Constraint, InputError, noise
 from namm import Mirror
 
 
@@ -20,15 +30,30 @@ class Operator(nn.Module, abc.ABC):
     r"""Base of all operators.
 
     Arguments:
-        std: The std of the measurement noise, in units of the measurement: a number, or one that
-            broadcasts to `(B, *M)`.
+        std: The std of the measurement noise, in units of the measurement: a number; a list with
+            one number per channel of a measurement `(B, C, *M)`; or a tensor that broadcasts to
+            `(B, *M)`, for noise that differs from point to point.
+        axes: The number of axes of the measurement behind the channels, which matters for a list
+            alone, kept with the shape `(C, 1, 1)`: 2 unless the operator says otherwise.
+
+    Raises:
+        ValueError: If a std is negative or not finite.
     """
 
     std: Tensor
 
-    def __init__(self, std: float | Tensor) -> None:
+    def __init__(self, std: float | Sequence[float] | Tensor, axes: int = 2) -> None:
         super().__init__()
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
+        value = torch.as_tensor(std, dtype=torch.get_default_dtype())
+        if not (torch.isfinite(value) & (value >= 0)).all():
+            raise ValueError(
+                f"{type(self).__name__} expects noise of a finite std that is not negative, got "
+                f"{std}."
+            )
+        self.axes: int | None = None
+        if not isinstance(std, Tensor) and value.ndim:
+            self.axes, value = axes, value.reshape(-1, *[1] * axes)
+        self.register_buffer("std", value)
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -46,6 +71,21 @@ class Operator(nn.Module, abc.ABC):
         itself unless the operator is a `Pullback`."""
         return y
 
+    def lift(self, m: Tensor) -> Tensor:
+        r"""Returns a first guess of the fields from their measurements, where solving starts if it
+        does not start from noise alone.
+
+        Arguments:
+            m: The measurements, with shape `(B, *M)`.
+
+        Raises:
+            InputError: If the operator has no pseudo-inverse.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no pseudo-inverse, hence no first guess to start from: "
+            "give the transition of the solver a start of 1."
+        )
+
     def measure(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
         r"""Returns noisy measurements.
 
@@ -57,19 +97,95 @@ class Operator(nn.Module, abc.ABC):
             The measurements, with shape `(B, *M)`.
         """
         m = self(x)
-        return m + self.std * noise([(seed, "measure") for seed in seeds], m.shape[1:], m)
+        self._check_std(m)
+        n = noise([(seed, "measure") for seed in seeds], m.shape[1:], m)
+        return m + self.std.to(m) * n
+
+    def _check_std(self, m: Tensor) -> None:
+        shape, std = tuple(m.shape), tuple(self.std.shape)
+        pairs = zip(reversed(std), reversed(shape), strict=False)
+        fits = len(std) <= len(shape) and all(a in (1, b) for a, b in pairs)
+        if self.axes is not None and len(shape) != 2 + self.axes:
+            fits = False  # a list would be taken along another axis than the channels
+        if not fits:
+            raise InputError(
+                f"{type(self).__name__} expects a std that fits its measurements of shape "
+                f"{shape}, got one of shape {std}."
+            )
 
 
-class LinearOperator(Operator, abc.ABC):
-    r"""Base of the linear operators."""
-
-    @abc.abstractmethod
-    def adjoint(self, m: Tensor) -> Tensor:
-        r"""Returns :math:`A^T m`, with shape `(B, C, *S)`."""
+class Liftable(Operator, abc.ABC):
+    r"""Base of the operators whose measurements can be lifted back to fields."""
 
     @abc.abstractmethod
     def pinv(self, m: Tensor) -> Tensor:
+        r"""Returns fields, with shape `(B, C, *S)`, whose measurements are m, as far as m can be
+        measured at all: :math:`A(A^+(A(x))) = A(x)`.
+
+        Arguments:
+            m: The measurements, with shape `(B, *M)`.
+        """
+
+    def lift(self, m: Tensor) -> Tensor:
+        return self.pinv(m)
+
+
+@dataclass(frozen=True)
+class SVD:
+    r"""The thin singular value decomposition :math:`A = U S V^T` of a linear operator, without its
+    zero singular values.
+
+    Arguments:
+        values: The singular values, all positive, with a shape that broadcasts to `Z`. They may be
+            of higher precision than the fields: cast them with `.to(z)`.
+        v: The map :math:`V`, from coefficients `(B, *Z)` to fields `(B, C, *S)`.
+        vt: The map :math:`V^T`, from fields to coefficients.
+        u: The map :math:`U`, from coefficients to measurements `(B, *M)`.
+        ut: The map :math:`U^T`, from measurements to coefficients.
+        diagonal: Whether U is the identity, so that `Z` is `M` and noise that differs from point
+            to point stays independent between the coefficients.
+    """
+
+    values: Tensor
+    v: Callable[[Tensor], Tensor]
+    vt: Callable[[Tensor], Tensor]
+    u: Callable[[Tensor], Tensor]
+    ut: Callable[[Tensor], Tensor]
+    diagonal: bool
+
+
+class LinearOperator(Liftable, abc.ABC):
+    r"""Base of the linear operators. A subclass defines `svd`, or both `adjoint` and `pinv`."""
+
+    def svd(self) -> SVD | None:
+        r"""Returns the singular value decomposition, or nothing if it is not cheaply known."""
+        return None
+
+    def adjoint(self, m: Tensor) -> Tensor:
+        r"""Returns :math:`A^T m`, with shape `(B, C, *S)`."""
+        svd = self._require_svd("adjoint")
+        return svd.v(svd.values.to(m) * svd.ut(m))
+
+    def pinv(self, m: Tensor) -> Tensor:
         r"""Returns :math:`A^+ m`, with shape `(B, C, *S)`."""
+        svd = self._require_svd("pinv")
+        return svd.v(svd.ut(m) / svd.values.to(m))
+
+    def project(self, x: Tensor) -> Tensor:
+        r"""Returns :math:`A^+ A x`, the part of the fields that is measured, with shape
+        `(B, C, *S)`."""
+        svd = self.svd()
+        # V V^T where it is known, which does not divide what has been rounded by small values
+        return self.pinv(self(x)) if svd is None else svd.v(svd.vt(x))
+
+    def _require_svd(self, name: str) -> SVD:
+        svd = self.svd()
+        if svd is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} was asked for `{name}`: a linear operator defines `svd`, "
+                "or both `adjoint` and `pinv`."
+            )
+        return svd
 
 
 class Select(LinearOperator):
@@ -80,12 +196,14 @@ class Select(LinearOperator):
         dim: The axis of `(B, C, *S)`, for example -1 for time.
         index: The positions kept: a list, or a number n for the first n.
         size: The number of positions of the axis.
-        std: The std of the measurement noise.
+        std: The std of the measurement noise, or one for each channel of `(B, C, H, W)`.
     """
 
     index: Tensor
 
-    def __init__(self, dim: int, index: list[int] | int, size: int, std: float = 0.2) -> None:
+    def __init__(
+        self, dim: int, index: list[int] | int, size: int, std: float | list[float] = 0.2
+    ) -> None:
         super().__init__(std)
         kept = list(range(index)) if isinstance(index, int) else index
         if not kept or min(kept) < 0 or max(kept) >= size or len(set(kept)) < len(kept):
@@ -108,8 +226,10 @@ class Select(LinearOperator):
         shape[self.dim] = self.size
         return m.new_zeros(shape).index_copy(self.dim, self.index, m)
 
-    def pinv(self, m: Tensor) -> Tensor:
-        return self.adjoint(m)
+    def svd(self) -> SVD:
+        return SVD(
+            self.std.new_ones(()), self.adjoint, self, nn.Identity(), nn.Identity(), diagonal=True
+        )
 
 
 class Pullback(Operator):
@@ -129,3 +249,49 @@ class Pullback(Operator):
 
     def field(self, y: Tensor) -> Tensor:
         return self.operator.field(self.mirror.inverse(y))
+
+    def lift(self, m: Tensor) -> Tensor:
+        return self.mirror(self.operator.lift(m))
+
+
+class Residual(Operator):
+    r"""Creates the operator whose measurements are the residuals of a constraint, so that a solver
+    of inverse problems can solve for the constraint alone: the measurement to solve for is 0.
+
+    Arguments:
+        constraint: The constraint; its distance is measured if it defines no residual.
+        std: The std of the residual that is tolerated.
+    """
+
+    def __init__(self, constraint: Constraint, std: float = 1.0) -> None:
+        super().__init__(std)
+        self.constraint = constraint
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            residual = self.constraint.residual(x)
+        except NotImplementedError:
+            residual = self.constraint(x)
+        return residual.reshape(len(x), -1)
+
+
+class Quantise(Liftable):
+    r"""Creates the operator that rounds to multiples of a step, as a codec does. It is not linear,
+    and its gradient is 0.
+
+    Arguments:
+        step: The step, in field units.
+        std: The std of the measurement noise, or one for each channel of `(B, C, H, W)`.
+    """
+
+    def __init__(self, step: float, std: float | list[float] = 0.05) -> None:
+        super().__init__(std)
+        if not 0 < step < float("inf"):
+            raise ValueError(f"Quantise expects a positive step, got {step}.")
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step * torch.round(x / self.step)
+
+    def pinv(self, m: Tensor) -> Tensor:
+        return m

@@ -1,21 +1,30 @@
 r"""Solvers: samples of a field given a measurement of it.
 
-The loop down the levels exists once, in `mdm.chain`; a guided solver of that kind says only how a
-measurement moves the mean of the next state.
+The loop down the levels exists once, in `mdm.chain`; a solver of that kind says only what one step
+does with the measurement. What a solver costs is known before it runs, and counted while it does.
 """
 
-__all__ = ["Sequential", "Solver", "guard"]
+__all__ = ["Cost", "Run", "Sequential", "Solver", "guard", "misfit"]
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mdm import DDIM, Denoiser, Result, Step, Transition, chain
+from constraints import Constraint
+from mdm import DDIM, Denoiser, Level, Result, Transition, chain, descend
 
 from .operators import Operator
+
+
+class Cost(NamedTuple):
+    r"""What a solver spends on the denoiser for each sample: calls, and vector-Jacobian products.
+    A product costs about two calls."""
+
+    calls: int
+    vjps: int
 
 
 class Solver(nn.Module, abc.ABC):
@@ -39,12 +48,62 @@ class Solver(nn.Module, abc.ABC):
             m: The measurements, with shape `(B, *M)`.
             shape: The shape `(C, *S)` of one field.
             seeds: One seed per measurement; a sample depends on its own seed and measurement
-            alone.
+                alone.
+        """
+
+    @abc.abstractmethod
+    def cost(self, denoiser: Denoiser) -> Cost:
+        r"""Returns what a call spends on the denoiser, in closed form: exactly, or for a solver
+        that may stop early at most.
+
+        Arguments:
+            denoiser: The prior.
         """
 
 
+class Run:
+    r"""Creates the state of one call of a sequential solver.
+
+    Arguments:
+        denoiser: The prior.
+        operator: The operator.
+        m: The measurements, with shape `(B, *M)`.
+    """
+
+    def __init__(self, denoiser: Denoiser, operator: Operator, m: Tensor) -> None:
+        self.denoiser, self.operator, self.m = denoiser, operator, m
+        self.scale = torch.zeros(len(m), device=m.device)
+        self.rejected = torch.zeros_like(self.scale, dtype=torch.long)
+        self.facts: dict[str, Any] = {}  # of the report
+        self.state: dict[str, Any] = {}  # what a solver keeps from `begin` to the end
+
+    def pull(
+        self, y_t: Tensor, t: Tensor, functional: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        r"""Returns the denoised fields and the gradient, through the denoiser, of a functional of
+        them: one call and one vector-Jacobian product.
+
+        Arguments:
+            y_t: The noisy fields, with shape `(B, C, *S)`.
+            t: The time, with shape `()`.
+            functional: From the denoised fields to one number per sample, with shape `(B,)`.
+        """
+        with torch.enable_grad():
+            y_t = y_t.detach().requires_grad_()
+            y_hat = self.denoiser(y_t, t.to(y_t))
+            (gradient,) = torch.autograd.grad(functional(y_hat).sum(), y_t)
+        return y_hat.detach(), gradient
+
+    def guard(self, move: Tensor, limit: float = 1e3) -> Tensor:
+        r"""Returns a guidance without that of the samples for which it has blown up, as `guard`
+        decides, and counts them."""
+        move, self.scale, bad = guard(move, self.scale, limit)
+        self.rejected = self.rejected + bad
+        return move
+
+
 class Sequential(Solver, abc.ABC):
-    r"""Base of the solvers that go down a chain of transitions, with a guided mean at each level.
+    r"""Base of the solvers that go down a chain of transitions.
 
     A guidance that is not finite, or more than 1000 times its own running scale, is left out for
     that sample at that level, and counted in the report as `rejected`; no sample is ever dropped.
@@ -58,22 +117,31 @@ class Sequential(Solver, abc.ABC):
         self.transition = transition or DDIM()
 
     @abc.abstractmethod
-    def guidance(
-        self, denoiser: Denoiser, operator: Operator, m: Tensor, y_t: Tensor, t: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        r"""Returns the denoised field and the move of the next mean.
+    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`y_s`, and the same without the noise of the step.
 
         Arguments:
-            denoiser: The prior.
-            operator: The operator.
-            m: The measurements, with shape `(B, *M)`.
+            run: The denoiser, the operator, the measurements, and the guard.
             y_t: The noisy fields, with shape `(B, C, *S)`.
-            t: The time, with shape `()`.
-
-        Returns:
-            The denoised fields, and what is added to the mean of the next state, both with shape
-            `(B, C, *S)`.
+            level: The times, the coefficients of the transition, and its noise.
         """
+
+    def begin(self, run: Run, shape: Sequence[int]) -> None:
+        r"""Prepares a run, or refuses a denoiser or an operator that do not fit. Nothing by
+        default.
+
+        Arguments:
+            run: The run.
+            shape: The shape `(C, *S)` of one field.
+        """
+
+    def finish(self, run: Run, y: Tensor) -> Tensor:
+        r"""Returns what becomes of the fields after the last step. Nothing by default."""
+        return y
+
+    def levels(self, denoiser: Denoiser) -> list[Level]:
+        r"""Returns the levels of the chain, without seeds."""
+        return list(descend(self.transition, denoiser.schedule, ()))
 
     def __call__(
         self,
@@ -83,36 +151,75 @@ class Sequential(Solver, abc.ABC):
         shape: Sequence[int],
         seeds: Sequence[int],
     ) -> Result:
-        with torch.inference_mode(False):
-            m = m.clone()  # a normal tensor, also where the caller is in inference mode
-            scale = m.new_zeros(len(m))
-            rejected = torch.zeros_like(scale, dtype=torch.long)
+        with torch.inference_mode(False), torch.no_grad():
+            # a normal tensor, also where the caller is in inference mode
+            run = Run(denoiser, operator, m.clone())
+            self.begin(run, shape)
+            origin = operator.lift(run.m) if self.transition.start < 1 else None
 
-            def mean(y_t: Tensor, t: Tensor, step: Step) -> Tensor:
-                nonlocal scale, rejected
-                y_hat, move = self.guidance(denoiser, operator, m, y_t.detach(), t)
-                move, scale, bad = guard(move.detach(), scale)
-                rejected = rejected + bad
-                return step.c1 * y_hat.detach() + step.c2 * y_t + move
+            def advance(y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+                return self.step(run, y_t, level)
 
-            result = chain(self.transition, denoiser, shape, seeds, mean)
-        facts: dict[str, Any] = {"rejected": rejected.tolist()}
-        return Result(result.y, result.mean, {**result.report, **facts})
+            result = chain(self.transition, denoiser, shape, seeds, advance, origin)
+            mean = self.finish(run, result.mean)
+            y = mean if result.y is result.mean else self.finish(run, result.y)
+        return Result(y, mean, {**run.facts, "rejected": run.rejected.tolist()})
 
 
-def guard(move: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def misfit(
+    operator: Operator,
+    m: Tensor,
+    y_hat: Tensor,
+    constraint: Constraint | None = None,
+    weight: float = 1.0,
+    whiten: bool = True,
+    power: int = 1,
+) -> Tensor:
+    r"""Returns the loss that guides the solvers without a likelihood of their own,
+
+    .. math:: \tfrac1p \| (m - A(\hat y)) / \text{std} \|_2^p + w\, \ell(\hat x),
+
+    with the norm of each sample's own misfit and the field :math:`\hat x` in data space that
+    belongs to :math:`\hat y`. The gradient of the norm (p = 1) keeps its length as the misfit
+    shrinks, that of its square (p = 2) is the one of a Gaussian likelihood.
+
+    Arguments:
+        operator: The operator.
+        m: The measurements, with shape `(B, *M)`.
+        y_hat: The denoised fields, with shape `(B, C, *S)`.
+        constraint: The constraint that also guides, if any.
+        weight: The weight w of its distance.
+        whiten: Whether the misfit is divided by the std, where that is not 0.
+        power: The power p, 1 or 2.
+
+    Returns:
+        The losses, with shape `(B,)`.
+    """
+    residual = m - operator(y_hat)
+    if whiten:
+        residual = residual / torch.where(operator.std > 0, operator.std, 1)
+    loss = torch.linalg.vector_norm(residual.flatten(1), dim=1)
+    if power == 2:
+        loss = residual.square().flatten(1).sum(dim=1) / 2
+    if constraint is not None:
+        loss = loss + weight * constraint(operator.field(y_hat))
+    return loss
+
+
+def guard(move: Tensor, scale: Tensor, limit: float = 1e3) -> tuple[Tensor, Tensor, Tensor]:
     r"""Leaves out the guidance of samples for which it has blown up.
 
     Arguments:
         move: The guidance, with shape `(B, C, *S)`.
         scale: The running scale of its norm for each sample, 0 before the first, with shape
-        `(B,)`.
+            `(B,)`.
+        limit: How many times its scale a guidance may be; infinite where it is normalised.
 
     Returns:
         The guidance with those samples at 0, the new scale, and which samples they are, `(B,)`.
     """
-    norm = torch.linalg.vector_norm(move.flatten(1), dim=1)
-    bad = ~torch.isfinite(norm) | ((scale > 0) & (norm > 1e3 * scale))
+    norm = torch.linalg.vector_norm(move.flatten(1), dim=1).to(scale)
+    bad = ~torch.isfinite(norm) | ((scale > 0) & (norm > limit * scale))
     mask = bad.reshape(-1, *[1] * (move.ndim - 1))
     fresh = torch.where(scale > 0, 0.9 * scale + 0.1 * norm, norm)
     return torch.where(mask, 0, move), torch.where(bad, scale, fresh), bad

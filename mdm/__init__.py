@@ -3,6 +3,7 @@ r"""The diffusion prior: schedules, denoisers, samplers, and the stage that trai
 __all__ = [
     "DDIM",
     "MDM",
+    "MLP",
     "Ancestral",
     "ChainSampler",
     "CosineSchedule",
@@ -10,7 +11,10 @@ __all__ = [
     "Denoiser",
     "DiffusersDenoiser",
     "FlowSchedule",
+    "GaussianDenoiser",
     "Generation",
+    "Level",
+    "MixtureDenoiser",
     "Result",
     "SampleWriter",
     "Sampler",
@@ -19,13 +23,16 @@ __all__ = [
     "Transition",
     "VPSchedule",
     "chain",
+    "descend",
     "load_denoiser",
 ]
 
 from .denoiser import Denoiser, DiffusersDenoiser, load_denoiser
+from .exact import GaussianDenoiser, MixtureDenoiser
 from .generation import Generation
+from .mlp import MLP
 from .module import MDM
-from .sampler import ChainSampler, DPMSolver, Result, Sampler, chain
+from .sampler import ChainSampler, DPMSolver, Level, Result, Sampler, chain, descend
 from .schedule import CosineSchedule, FlowSchedule, Schedule, VPSchedule
 from .transition import DDIM, Ancestral, Step, Transition
 from .writer import SampleWriter

@@ -1,11 +1,11 @@
 r"""Samplers: fields drawn from a diffusion prior without any measurement."""
 
-__all__ = ["ChainSampler", "DPMSolver", "Result", "Sampler", "chain"]
+__all__ = ["ChainSampler", "DPMSolver", "Level", "Result", "Sampler", "chain", "descend"]
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,12 +33,54 @@ class Result:
     report: dict[str, Any] = field(default_factory=dict)
 
 
+class Level(NamedTuple):
+    r"""One step down a chain, from time t to time s < t.
+
+    Arguments:
+        k: The number of the step.
+        t: The time now, with shape `()`, float64.
+        s: The next time, with shape `()`, float64.
+        step: The coefficients of the transition.
+        alpha_t: The signal scale now.
+        sigma_t: The noise std now.
+        alpha_s: The signal scale at the next time.
+        sigma_s: The noise std at the next time.
+        seeds: One seed per sample.
+    """
+
+    k: int
+    t: Tensor
+    s: Tensor
+    step: Step
+    alpha_t: float
+    sigma_t: float
+    alpha_s: float
+    sigma_s: float
+    seeds: Sequence[int]
+
+    def noise(self, like: Tensor, *name: int | str) -> Tensor:
+        r"""Draws standard normal fields of the shape `(B, C, *S)` of a tensor; with a name, other
+        ones than those of the step itself."""
+        return noise([(seed, self.k, *name) for seed in self.seeds], like.shape[1:], like)
+
+    def mean(self, y_hat: Tensor, y_t: Tensor) -> Tensor:
+        r"""Returns the mean of :math:`y_s` without guidance."""
+        return self.step.c1 * y_hat + self.step.c2 * y_t
+
+    def land(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`y_s`, with the noise of the step, and its mean."""
+        if self.step.std == 0:
+            return mean, mean
+        return mean + self.step.std * self.noise(mean), mean
+
+
 def chain(
     transition: Transition,
     denoiser: Denoiser,
     shape: Sequence[int],
     seeds: Sequence[int],
-    mean: Callable[[Tensor, Tensor, Step], Tensor],
+    advance: Callable[[Tensor, Level], tuple[Tensor, Tensor]],
+    origin: Tensor | None = None,
 ) -> Result:
     r"""Runs a chain of transitions from noise to fields: the one loop of all samplers and guided
     solvers that go down the levels.
@@ -48,20 +90,30 @@ def chain(
         denoiser: The prior, whose schedule and device are used.
         shape: The shape `(C, *S)` of one field.
         seeds: One seed per sample; a sample depends on its own seed alone.
-        mean: From `y_t`, with shape `(B, C, *S)`, the time and the coefficients of the step to the
-            mean of `y_s`.
+        advance: From `y_t`, with shape `(B, C, *S)`, and the level to `y_s` and its mean.
+        origin: A guess of the fields, with shape `(B, C, *S)`, which noise is added to at the
+            first time; 0 if missing.
     """
     like = denoiser.like
-    times = transition.times()
-    _, sigma = denoiser.schedule(times[0])
-    y = float(sigma) * noise([(seed, "start") for seed in seeds], shape, like)
-    mu = y
+    y = mean = noise([(seed, "start") for seed in seeds], shape, like)
+    levels = descend(transition, denoiser.schedule, seeds)
+    for level in levels:
+        if level.k == 0:
+            y = mean = level.sigma_t * y
+            if origin is not None:
+                y = mean = y + level.alpha_t * origin
+        y, mean = advance(y, level)
+    return Result(y, mean)
+
+
+def descend(transition: Transition, schedule: Schedule, seeds: Sequence[int]) -> Iterator[Level]:
+    r"""Yields the levels of a chain, from the first time to 0."""
+    times = transition.times(schedule)
+    alphas, sigmas = (a.tolist() for a in schedule(times))
     for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        step = transition.step(denoiser.schedule, t, s)
-        mu = y = mean(y, t.to(y), step)
-        if step.std > 0:
-            y = mu + step.std * noise([(seed, k) for seed in seeds], shape, like)
-    return Result(y, mu)
+        step = transition.step(schedule, t, s)
+        scales = (alphas[k], sigmas[k], alphas[k + 1], sigmas[k + 1])
+        yield Level(k, t, s, step, *scales, seeds)
 
 
 class Sampler(abc.ABC):
@@ -90,10 +142,10 @@ class ChainSampler(Sampler):
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
-        def mean(y_t: Tensor, t: Tensor, step: Step) -> Tensor:
-            return step.c1 * denoiser(y_t, t) + step.c2 * y_t
+        def advance(y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            return level.land(level.mean(denoiser(y_t, level.t.to(y_t)), y_t))
 
-        return chain(self.transition, denoiser, shape, seeds, mean)
+        return chain(self.transition, denoiser, shape, seeds, advance)
 
 
 class DPMSolver(Sampler):
@@ -120,7 +172,7 @@ class DPMSolver(Sampler):
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
         like = denoiser.like
-        times = self.times(denoiser.schedule)
+        times = denoiser.schedule.log_uniform(1.0, self.end, self.steps)
         alpha, sigma = denoiser.schedule(times)
         ratio = alpha.log() - sigma.log()
         y = float(sigma[0]) * noise([(seed, "start") for seed in seeds], shape, like)
@@ -136,11 +188,3 @@ class DPMSolver(Sampler):
             ahead = float(ratio[k + 1] - ratio[k]) if k + 1 < self.steps else 0.0
             direction = y_hat + ahead / (2 * h) * (y_hat - before)
         return Result(y_hat, y_hat)
-
-    def times(self, schedule: Schedule) -> Tensor:
-        r"""Returns the times of the calls, from 1 to `end`, float64."""
-        alpha, sigma = schedule(torch.tensor([1.0, self.end], dtype=torch.float64))
-        # a flow has no signal at all at time 1
-        first, last = (alpha.clamp(min=1e-6).log() - sigma.log()).tolist()
-        grid = torch.linspace(first, last, self.steps, dtype=torch.float64)
-        return schedule.invert(grid, self.end)

@@ -48,6 +48,23 @@ class Schedule(abc.ABC):
             low, high = torch.where(later, low, middle), torch.where(later, middle, high)
         return (low + high) / 2
 
+    def log_uniform(self, start: float, end: float, n: int) -> Tensor:
+        r"""Returns n times from `start` to `end` at which the log signal-to-noise ratio is equally
+        spaced, float64."""
+        alpha, sigma = self(torch.tensor([start, end], dtype=torch.float64))
+        # a flow has no signal at all at time 1
+        first, last = (alpha.clamp(min=1e-6).log() - sigma.log()).tolist()
+        return self.invert(torch.linspace(first, last, n, dtype=torch.float64), end)
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the derivatives of :math:`\alpha_t` and :math:`\sigma_t` in time, each with
+        shape `(*)`.
+
+        Arguments:
+            t: The times in (0, 1], with shape `(*)`.
+        """
+        return torch.func.jvp(self, (t,), (torch.ones_like(t),))[1]
+
 
 class VPSchedule(Schedule):
     r"""Creates the variance-preserving schedule whose rate :math:`\beta` is linear in time.

@@ -4,7 +4,7 @@ All are Gaussian, :math:`y_s \sim \mathcal{N}(c_1 \hat y + c_2 y_t, \text{std}^2
 their grid of times and their coefficients. Unconditional samplers and guided solvers share them.
 """
 
-__all__ = ["DDIM", "Ancestral", "Transition"]
+__all__ = ["DDIM", "Ancestral", "Step", "Transition"]
 
 import abc
 from typing import NamedTuple
@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .schedule import Schedule
+from constraints import InputError
+
+from .schedule import Schedule, VPSchedule
 
 
 class Step(NamedTuple):
@@ -24,12 +26,19 @@ class Step(NamedTuple):
 
 
 class Transition(abc.ABC):
-    r"""Base of all transitions."""
+    r"""Base of all transitions. Its chain begins at the time `start`; below 1 a solver begins it
+    with a first guess of the field, with noise."""
+
+    start: float = 1.0
 
     @abc.abstractmethod
-    def times(self) -> Tensor:
-        r"""Returns the times of the grid, descending, float64, with shape `(steps + 1,)`. The
-        denoiser is called at all but the last."""
+    def times(self, schedule: Schedule) -> Tensor:
+        r"""Returns the times of the grid, descending to 0, float64, with shape `(steps + 1,)`.
+        The denoiser is called at all but the last.
+
+        Arguments:
+            schedule: The schedule of the denoiser.
+        """
 
     @abc.abstractmethod
     def step(self, schedule: Schedule, t: Tensor, s: Tensor) -> Step:
@@ -43,7 +52,7 @@ class Transition(abc.ABC):
 
 
 class DDIM(Transition):
-    r"""Creates the implicit transitions on a uniform grid of times from 1 to 0, which end on the
+    r"""Creates the implicit transitions on a grid of times from `start` to 0, which end on the
     denoised field.
 
     .. math::
@@ -61,13 +70,34 @@ class DDIM(Transition):
     Arguments:
         steps: The number of steps, which is the number of calls of the denoiser.
         eta: The share :math:`\eta` of the posterior std, in [0, 1].
+        start: The first time, in (0, 1].
+        end: The last time at which the denoiser is called. With it the grid is uniform in the log
+            signal-to-noise ratio, from `start` to `end`, then 0; without it, uniform in time.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
 
-    def __init__(self, steps: int = 100, eta: float = 1.0) -> None:
-        self.steps, self.eta = steps, eta
+    def __init__(
+        self, steps: int = 100, eta: float = 1.0, start: float = 1.0, end: float | None = None
+    ) -> None:
+        if steps < 1 or not 0 <= eta <= 1 or not 0 < start <= 1:
+            raise ValueError(
+                f"DDIM expects at least 1 step, eta in [0, 1] and a start in (0, 1], got {steps}, "
+                f"{eta} and {start}."
+            )
+        if end is not None and (steps < 2 or not 0 < end < start):
+            raise ValueError(
+                f"DDIM expects at least 2 steps and an end in (0, {start}) for a grid uniform in "
+                f"the log ratio, got {steps} and {end}."
+            )
+        self.steps, self.eta, self.start, self.end = steps, eta, start, end
 
-    def times(self) -> Tensor:
-        return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
+    def times(self, schedule: Schedule) -> Tensor:
+        if self.end is None:
+            return torch.linspace(self.start, 0, self.steps + 1, dtype=torch.float64)
+        grid = schedule.log_uniform(self.start, self.end, self.steps)
+        return torch.cat([grid, grid.new_zeros(1)])
 
     def step(self, schedule: Schedule, t: Tensor, s: Tensor) -> Step:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
@@ -81,7 +111,8 @@ class DDIM(Transition):
 class Ancestral(Transition):
     r"""Creates the transitions of the published samplers: the discrete chain of 1000 rates from
     1e-4 to 2e-2, called at times from 1 to 1e-3, with the posterior mean, the variance
-    :math:`\beta_i`, and noise of std 0.0074 in the very last step. Meant for `VPSchedule()`.
+    :math:`\beta_i`, and noise of std 0.0074 in the very last step. The chain is that of a
+    `VPSchedule()`; other schedules are refused.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020)
@@ -94,7 +125,12 @@ class Ancestral(Transition):
         self.beta = torch.linspace(1e-4, 2e-2, self.steps, dtype=torch.float64)
         self.kept = torch.cumprod(1 - self.beta, dim=0)
 
-    def times(self) -> Tensor:
+    def times(self, schedule: Schedule) -> Tensor:
+        if not isinstance(schedule, VPSchedule):
+            raise InputError(
+                f"Ancestral is the published chain of a VPSchedule, got a denoiser trained with "
+                f"{type(schedule).__name__}: use mdm.DDIM, whose steps follow every schedule."
+            )
         called = torch.linspace(1, 1e-3, self.steps, dtype=torch.float64)
         return torch.cat([called, called.new_zeros(1)])
 

@@ -21,7 +21,8 @@ def field_grid(
     rows: int = 2,
     mirror: Collection[str] = (),
 ) -> "Figure":
-    r"""Draws fields side by side, with their residuals below.
+    r"""Draws fields side by side, with their residuals below; points of the plane, which are
+    fields of shape `(2, 1, 1)`, all together.
 
     Arguments:
         fields: The fields by title, each with shape `(B, C, H, W)`; the first channel is drawn, on
@@ -39,6 +40,8 @@ def field_grid(
     residuals = {title: residual_image(constraint, f) for title, f in fields.items()}
     residuals |= dict.fromkeys(mirror)
     per_row = 1 if all(r is None for r in residuals.values()) else 2
+    if _are_points(fields):
+        rows = per_row = 1
     size = (1.7 * len(fields) + 0.8, 1.75 * rows * per_row + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     draw_fields(figure, fields, residuals, rows)
@@ -60,6 +63,9 @@ def draw_fields(
         residuals: The residuals by the same titles, `(B, H, W)`, or none.
         rows: The number of samples drawn.
     """
+    if _are_points(fields):
+        _draw_points(figure, fields, residuals)
+        return
     first = next(iter(fields.values()))[:, 0].float()
     low, high = float(first.min()), float(first.max())
     drawn = [r.abs().flatten()[:100_000] for r in residuals.values() if r is not None]
@@ -98,6 +104,30 @@ def draw_fields(
             panel.set_xticks([])
             panel.set_yticks([])
         line[0].set_ylabel("residual" if row % per_row else "field", fontsize=8)
+
+
+def _are_points(fields: Mapping[str, Tensor]) -> bool:
+    return next(iter(fields.values())).shape[1:] == (2, 1, 1)
+
+
+def _draw_points(
+    figure: Any, fields: Mapping[str, Tensor], residuals: Mapping[str, Tensor | None]
+) -> None:
+    # on shared axes, so that none that went astray is cut off
+    panels = figure.subplots(1, len(fields), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, (title, field) in zip(panels, fields.items(), strict=True):
+        panel.set_title(title, fontsize=8)
+        panel.tick_params(labelsize=7)
+        panel.set_aspect("equal")
+        if field.shape[1:] != (2, 1, 1):
+            panel.set_axis_off()
+            continue
+        first, second = field.detach().float().cpu().flatten(1).T.numpy()
+        panel.scatter(first, second, s=3, lw=0)
+        residual = residuals[title]
+        if residual is not None:
+            label = rf"mean $\ell$ = {residual.abs().mean():.1e}"
+            panel.set_xlabel(label, fontsize=6.5)
 
 
 _BAR: dict[str, Any] = {"aspect": 14, "pad": 0.01}

@@ -15,24 +15,8 @@ from torch import Tensor, distributed, nn
 
 from constraints import Burgers, Constraint
 from datamodules import BurgersData
-from mdm import Denoiser, DiffusersDenoiser, Result, Sampler, Schedule, VPSchedule
+from mdm import Denoiser, DiffusersDenoiser, GaussianDenoiser, Result, Sampler, Schedule
 from namm import ICNN, Mirror, MirrorMap, PatchNet
-
-
-class GaussianDenoiser(Denoiser):
-    """The exact denoiser of fields whose rows are independent draws from N(mean, cov)."""
-
-    def __init__(self, cov: Tensor, mean: float = 0.0, schedule: Schedule | None = None) -> None:
-        super().__init__(schedule or VPSchedule())
-        variance, basis = torch.linalg.eigh(cov)
-        self.cov, self.mean, self.variance = cov, mean, variance
-        # a parameter, so that samplers follow its precision
-        self.basis = nn.Parameter(basis, requires_grad=False)
-
-    def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (a.reshape(-1, 1, 1, 1) for a in self.schedule(t.to(self.basis)))
-        gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
-        return self.mean + (gain * ((y_t - alpha * self.mean) @ self.basis)) @ self.basis.T
 
 
 def gaussian(

@@ -11,8 +11,29 @@ import torch
 from torch import Tensor
 
 from constraints import Burgers, Constraint, InputError, derive_seed, noise
-from inverse import DPS, Inverse, Operator, Pullback, Select, Sequential, Solver, guard
-from mdm import DDIM, Ancestral, ChainSampler, Denoiser, Result, Transition
+from inverse import (
+    DPS,
+    Cost,
+    Inverse,
+    Operator,
+    Pullback,
+    Run,
+    Select,
+    Sequential,
+    Solver,
+    guard,
+)
+from mdm import (
+    DDIM,
+    Ancestral,
+    ChainSampler,
+    Denoiser,
+    Level,
+    Result,
+    Schedule,
+    Step,
+    Transition,
+)
 from namm import IdentityMirror
 from problems import (
     Affine,
@@ -36,8 +57,8 @@ KEYS = {
 class Late(Ancestral):
     """The last 20 steps of the published chain."""
 
-    def times(self) -> Tensor:
-        return super().times()[-21:]
+    def times(self, schedule: Schedule) -> Tensor:
+        return super().times(schedule)[-21:]
 
 
 TRANSITIONS = {"clean": DDIM(12), "published": Late()}
@@ -160,8 +181,9 @@ def test_guidance_is_the_gradient_of_its_loss(constrained: bool, mirrored: bool)
         norm = ((m[k] - x[..., [0, 2, 3], :]) / 0.2).square().sum(dim=(1, 2, 3)).sqrt()
         return norm if constraint is None else norm + 30 * constraint(x)
 
-    y_hat, move = solver.guidance(denoiser, operator, m, y_t.clone(), t)
-    assert torch.equal(y_hat.detach(), denoiser(y_t, t))
+    # a transition of which only the move of the guidance is left
+    level = Level(0, t, 0 * t, Step(0.0, 0.0, 0.0), 1.0, 1.0, 1.0, 0.0, [0, 1])
+    _, move = solver.step(Run(denoiser, operator, m), y_t.clone(), level)
     h = 1e-5 * torch.eye(24, dtype=torch.float64).reshape(24, 1, 6, 4)
     with torch.no_grad():
         for k in range(2):
@@ -381,11 +403,11 @@ def test_other_guidance_shares_the_loop() -> None:
     class Pull(Sequential):
         """Moves every mean by a constant."""
 
-        def guidance(
-            self, denoiser: Denoiser, operator: Operator, m: Tensor, y_t: Tensor, t: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                return denoiser(y_t, t), torch.full_like(y_t, 0.5)
+        def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            return level.land(level.mean(run.denoiser(y_t, level.t.to(y_t)), y_t) + 0.5)
+
+        def cost(self, denoiser: Denoiser) -> Cost:
+            return Cost(1, 0)
 
     one = solve(Pull(DDIM(1)))
     free = ChainSampler(DDIM(1))(tiny_denoiser(), (1, 8, 8), range(100, 103))
@@ -417,6 +439,9 @@ class Notebook(Solver):
         record(self.folder / "m", seeds, Result(m, m))
         record(self.folder / "y", seeds, result)
         return result
+
+    def cost(self, denoiser: Denoiser) -> Cost:
+        return self.solver.cost(denoiser)
 
 
 def evaluate(

@@ -23,6 +23,7 @@ from mdm import (
     DiffusersDenoiser,
     DPMSolver,
     FlowSchedule,
+    GaussianDenoiser,
     Generation,
     Sampler,
     SampleWriter,
@@ -35,7 +36,6 @@ from namm.cli import main
 from namm.io import KeepLast
 from problems import (
     Affine,
-    GaussianDenoiser,
     Recorder,
     Spawned,
     gaussian,
@@ -107,7 +107,7 @@ def test_time_of_a_ratio(schedule: Schedule) -> None:
 def test_step_is_the_posterior_of_the_forward_process(schedule: Schedule) -> None:
     """Against the conditional of the joint Gaussian of (y_s, y_t) given y."""
 
-    times = DDIM(steps=10).times()
+    times = DDIM(steps=10).times(VPSchedule())
     assert times.dtype == torch.float64 and times.tolist() == pytest.approx(np.linspace(1, 0, 11))
     for t, s in zip(times[:-1], times[1:], strict=True):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
@@ -125,7 +125,7 @@ def test_step_is_the_posterior_of_the_forward_process(schedule: Schedule) -> Non
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=named)
 def test_step_keeps_the_marginals(schedule: Schedule, eta: float) -> None:
-    times = DDIM(steps=7).times()
+    times = DDIM(steps=7).times(VPSchedule())
     for t, s in zip(times[:-1], times[1:], strict=True):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         c1, c2, std = (float(c) for c in DDIM(eta=eta).step(schedule, t, s))
@@ -139,7 +139,7 @@ def test_step_keeps_the_marginals(schedule: Schedule, eta: float) -> None:
 
 def test_published_chain_has_its_coefficients() -> None:
     chain = Ancestral()
-    times = chain.times()
+    times = chain.times(VPSchedule())
     assert len(times) == 1001 and times[0] == 1 and times[-1] == 0
     assert float(times[-2]) == pytest.approx(1e-3)
 
@@ -241,7 +241,7 @@ def test_solver_is_of_second_order(schedule: Schedule) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers on a recent numpy
 def test_solver_is_that_of_diffusers() -> None:
     denoiser, solver = gaussian(), DPMSolver(12)
-    times = solver.times(denoiser.schedule)
+    times = denoiser.schedule.log_uniform(1.0, solver.end, solver.steps)
     alpha, sigma = denoiser.schedule(times)
     theirs = DPMSolverMultistepScheduler(
         solver_order=2, prediction_type="sample", algorithm_type="dpmsolver++"
@@ -263,7 +263,7 @@ def test_solver_is_that_of_diffusers() -> None:
 @pytest.mark.parametrize("end", [1e-3, 1e-2])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=named)
 def test_solver_divides_the_ratio_evenly(schedule: Schedule, end: float) -> None:
-    times = DPMSolver(9, end).times(schedule)
+    times = schedule.log_uniform(1.0, end, 9)
     alpha, sigma = schedule(times)
     steps = (alpha.log() - sigma.log()).diff()
 

@@ -1,0 +1,54 @@
+r"""Points of the plane near a spiral, the smallest example of data."""
+
+__all__ = ["SpiralData"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from constraints import InputError, Spiral, noise, uniform
+
+from .base import FieldData
+
+
+class SpiralData(FieldData):
+    r"""Creates points spread almost evenly along a spiral, with normal noise. A field has shape
+    `(2, 1, 1)`, and its distance to the constraint is that to the curve.
+
+    Arguments:
+        constraint: The spiral.
+        std: The std of the noise in each coordinate.
+        kwargs: The arguments of `FieldData`.
+    """
+
+    constraint: Spiral
+
+    def __init__(self, constraint: Spiral, std: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(constraint, **kwargs)
+        if std < 0:
+            raise InputError(f"SpiralData expects a std that is not negative, got {std}.")
+        self.std = std
+        # beyond 7 std is one point in 4e10; the rest is for rounding
+        self.floor = 7 * std + 1e-6 * constraint.scale
+
+    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+        share = uniform([(*key, "share") for key in keys], (), torch.empty(0).double())
+        # the length of the curve grows as the square of the angle
+        points = self.constraint.curve(share.sqrt())
+        points = points + self.std * noise([(*key, "noise") for key in keys], (2,), points)
+        return points.float()[:, :, None, None]
+
+    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "axes": [],
+            "channels": ["x1", "x2"],
+            "std": self.std,
+            "solver": "points of the curve at the root of a uniform number, with normal noise",
+            "units": "dimensionless",
+        }

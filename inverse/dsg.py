@@ -1,0 +1,81 @@
+r"""Diffusion with spherical Gaussian constraint."""
+
+__all__ = ["DSG"]
+
+import math
+
+import torch
+from torch import Tensor
+
+from constraints import Constraint
+from mdm import Denoiser, Level, Transition
+
+from .solver import Cost, Run, Sequential, misfit
+
+
+class DSG(Sequential):
+    r"""Creates diffusion with spherical Gaussian constraint: the noise of a step is turned towards
+    descent on the sphere where it lives anyway. With the gradient G of the misfit,
+
+    .. math::
+        y_s = \mu + r \frac{v}{\|v\|}, \quad v = \text{std}\, \epsilon + \gamma \left( - r
+        \frac{G}{\|G\|} - \text{std}\, \epsilon \right), \quad r = \sqrt{n}\, \text{std},
+
+    with n the number of entries of a field. A step without noise, as the last one of `DDIM`, is
+    not guided.
+
+    References:
+        Guidance with Spherical Gaussian Constraint for Conditional Diffusion (Yang et al., 2024)
+        https://arxiv.org/abs/2402.03201
+
+    Arguments:
+        gamma: The share :math:`\gamma` of the descent in the direction, in [0, 1].
+        interval: Every which step is guided; the others are plain.
+        constraint: The constraint that also guides, if any.
+        weight: The weight of its distance.
+        transition: The transitions; 100 ancestral steps, `DDIM()`, if missing.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.2,
+        interval: int = 1,
+        constraint: Constraint | None = None,
+        weight: float = 200.0,
+        transition: Transition | None = None,
+    ) -> None:
+        super().__init__(transition)
+        if not 0 <= gamma <= 1 or interval < 1:
+            raise ValueError(
+                f"DSG expects gamma in [0, 1] and an interval of at least 1, got {gamma} and "
+                f"{interval}."
+            )
+        self.gamma, self.interval = gamma, interval
+        self.constraint, self.weight = constraint, weight
+
+    def guided(self, level: Level) -> bool:
+        r"""Returns whether a level is guided."""
+        return level.step.std > 0 and level.k % self.interval == 0
+
+    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        if not self.guided(level):
+            return level.land(level.mean(run.denoiser(y_t, level.t.to(y_t)), y_t))
+
+        def loss(y_hat: Tensor) -> Tensor:
+            return misfit(run.operator, run.m, y_hat, self.constraint, self.weight)
+
+        y_hat, gradient = run.pull(y_t, level.t, loss)
+        mean = level.mean(y_hat, y_t)
+        radius = math.sqrt(y_t[0].numel()) * level.step.std
+        descent = -radius * _unit(run.guard(gradient, limit=math.inf))
+        noise = level.step.std * level.noise(y_t)
+        return mean + radius * _unit(noise + self.gamma * (descent - noise)), mean
+
+    def cost(self, denoiser: Denoiser) -> Cost:
+        levels = self.levels(denoiser)
+        return Cost(len(levels), sum(map(self.guided, levels)))
+
+
+def _unit(v: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.ndim - 1))
+    return v / (norm + 1e-8)

@@ -1,0 +1,180 @@
+r"""Pseudoinverse guidance, the conjugate one of which is integrated in a file of its own."""
+
+__all__ = ["PiGDM", "Spectrum", "check_projection", "lifted_residual"]
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from constraints import InputError
+from mdm import DDIM, Denoiser, Level, Transition
+
+from .conjugate import Weighting, carrier, guidance_rate, integrated_rate, variance
+from .linalg import damped_lift
+from .operators import SVD, Liftable, LinearOperator, Operator
+from .solver import Cost, Run, Sequential
+
+
+class Spectrum:
+    r"""Creates the singular directions of a linear operator in which the noise of its measurement
+    is independent.
+
+    Arguments:
+        svd: The singular value decomposition.
+        std: The std of the noise.
+    """
+
+    def __init__(self, svd: SVD, std: Tensor) -> None:
+        self.svd = svd
+        damping = (std.double() / svd.values.double()) ** 2
+        self.shape = damping.shape
+        # singular values that are the same share their coefficients
+        self.damping, self.inverse = torch.unique(damping.cpu(), return_inverse=True)
+
+    @classmethod
+    def of(cls, operator: Operator) -> "Spectrum | None":
+        r"""Returns the spectrum of an operator; none where it is not linear, where no cheap
+        decomposition is known, or where the noise is not independent in its directions."""
+        if not isinstance(operator, LinearOperator):
+            return None
+        svd, std = operator.svd(), operator.std
+        if svd is None and not std.any():
+            # without noise all directions are alike, and the projector is enough
+            svd = SVD(torch.ones(()), operator.pinv, operator, _same, _same, diagonal=True)
+        if svd is None or (std.numel() > 1 and not svd.diagonal):
+            return None
+        return cls(svd, std)
+
+    def spread(self, values: Tensor, like: Tensor) -> Tensor:
+        r"""Returns values, given for each distinct damping, for each direction."""
+        return values[self.inverse].reshape(self.shape).to(like)
+
+    def lift(self, m: Tensor) -> Tensor:
+        r"""Returns the coordinates of :math:`A^+ m` along the directions."""
+        return self.svd.ut(m) / self.svd.values.to(m)
+
+
+class PiGDM(Sequential):
+    r"""Creates pseudoinverse guidance of the probability flow: the score gains
+
+    .. math:: w_t J^T A^T (r_t^2 A A^T + \text{std}^2)^{-1} (m - A \hat y), \quad
+        r_t^2 = \frac{\sigma_t^2}{\alpha_t^2 + \sigma_t^2},
+
+    with the Jacobian J of the denoised field, by one vector-Jacobian product. Without noise this
+    is :math:`w_t r_t^{-2} J^T (A^+ m - P \hat y)`. Where the singular values are known the inverse
+    is exact, elsewhere by conjugate gradients; of a nonlinear operator, as a `Pullback`, the
+    tangent at :math:`\hat y` is taken.
+
+    References:
+        Pseudoinverse-Guided Diffusion Models for Inverse Problems (Song et al., 2023)
+        https://openreview.net/forum?id=9_gsMA8MRKQ
+
+        Training-free Linear Image Inverses via Flows (Pokle et al., 2024)
+        https://arxiv.org/abs/2310.04432
+
+    Arguments:
+        weight: The weight w.
+        weighting: How the weight varies with time: `pigdm`, :math:`w_t = w r_t^2`; `conjugate`,
+            :math:`w_t = w r_t^2 \alpha_t^2`; `bayes`, :math:`w_t = w`, which is Bayes' rule at
+            w = 1, and the published choice for flows.
+        integrate: Whether the guidance is integrated over a step, instead of by Euler's rule.
+        project: Whether the fields are projected onto :math:`A y = m` at the end.
+        iterations: The largest number of conjugate gradients, where they are needed.
+        transition: The transitions; 20 deterministic steps, `DDIM(20, eta=0)`, if missing.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        weighting: Weighting = "pigdm",
+        integrate: bool = False,
+        project: bool = False,
+        iterations: int = 10,
+        transition: Transition | None = None,
+    ) -> None:
+        super().__init__(transition or DDIM(20, eta=0.0))
+        self.weight, self.weighting, self.integrate = weight, weighting, integrate
+        self.project, self.iterations = project, iterations
+
+    def begin(self, run: Run, shape: Sequence[int]) -> None:
+        check_projection(self.project, run.operator)
+        run.state["spectrum"] = Spectrum.of(run.operator)
+
+    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        schedule, spectrum = run.denoiser.schedule, run.state["spectrum"]
+        damping = torch.zeros(1).double() if spectrum is None else spectrum.damping
+        options = (schedule, self.weighting, self.weight, level.t)
+        if self.integrate:
+            gain = integrated_rate(*options, level.s, damping)
+        else:
+            r2 = variance(schedule, level.t)
+            gain = guidance_rate(*options) * (level.t - level.s) * r2 / (r2 + damping)
+        if not torch.isfinite(gain).all():
+            raise InputError(
+                f"The guidance of the weighting '{self.weighting}' is infinite at time "
+                f"{float(level.t):g} of a {type(schedule).__name__}: use the weighting "
+                "'conjugate', or start below 1."
+            )
+
+        def along(y_hat: Tensor) -> Tensor:
+            if spectrum is None:
+                d = float(gain) * lifted_residual(run, y_hat.detach(), level, self.iterations)
+            else:
+                svd = spectrum.svd
+                z = spectrum.lift(run.m) - svd.vt(y_hat.detach())
+                d = svd.v(spectrum.spread(gain, z) * z)
+            return (y_hat * d).flatten(1).sum(dim=1)
+
+        y_hat, gradient = run.pull(y_t, level.t, along)
+        move = float(carrier(schedule, level.s)) * gradient
+        return level.land(level.mean(y_hat, y_t) + run.guard(move))
+
+    def finish(self, run: Run, y: Tensor) -> Tensor:
+        return projected(run, y) if self.project else y
+
+    def cost(self, denoiser: Denoiser) -> Cost:
+        steps = len(self.levels(denoiser))
+        return Cost(steps, steps)
+
+
+def lifted_residual(run: Run, y_hat: Tensor, level: Level, iterations: int) -> Tensor:
+    r"""Returns the residual of the denoised fields, lifted to fields, of an operator without a
+    usable spectrum: :math:`A^+ m - A^+ A(\hat y)` where there is a pseudo-inverse and no noise,
+    or a nonlinear operator has one; the damped lift elsewhere, whose largest relative residual is
+    kept in the report as `unsolved`.
+
+    Arguments:
+        run: The run.
+        y_hat: The denoised fields, with shape `(B, C, *S)`.
+        level: The level.
+        iterations: The largest number of conjugate gradients.
+    """
+    operator = run.operator
+    if isinstance(operator, Liftable) and not isinstance(operator, LinearOperator):
+        return operator.pinv(run.m) - operator.pinv(operator(y_hat))
+    r2 = float(variance(run.denoiser.schedule, level.t))
+    lift, left = damped_lift(operator, run.m, y_hat, r2, iterations)
+    run.facts["unsolved"] = max(run.facts.get("unsolved", 0.0), float(left.max()))
+    return lift
+
+
+def check_projection(project: bool, operator: Operator) -> None:
+    r"""Refuses a projection onto the measurements of an operator that is not linear."""
+    if project and not isinstance(operator, LinearOperator):
+        raise InputError(
+            f"project=True needs a linear operator, whose pseudo-inverse is known, got "
+            f"{type(operator).__name__}: leave it out, or solve in data space with "
+            "namm.IdentityMirror."
+        )
+
+
+def projected(run: Run, y: Tensor) -> Tensor:
+    r"""Returns the nearest fields that satisfy the measurements of a linear operator."""
+    operator = run.operator
+    assert isinstance(operator, LinearOperator)
+    return y + operator.pinv(run.m - operator(y))
+
+
+def _same(z: Tensor) -> Tensor:
+    return z

@@ -1,0 +1,69 @@
+r"""A network for points: fields of a few numbers, which have no grid."""
+
+__all__ = ["MLP"]
+
+import torch.nn.functional as F
+from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
+from torch import Tensor, nn
+
+
+FREQUENCIES = 32
+
+
+class Block(nn.Module):
+    r"""Creates two linear layers beside a skip connection, shifted by the time.
+
+    Arguments:
+        width: The number of features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.time = nn.Linear(width, width)
+        self.first = nn.Linear(width, width)
+        self.last = nn.Linear(width, width)
+
+    def forward(self, h: Tensor, level: Tensor) -> Tensor:
+        return h + self.last(F.silu(self.first(F.silu(h)) + self.time(level)))
+
+
+class MLP(nn.Module):
+    r"""Creates a multilayer perceptron for noisy points and their times, to be the network of a
+    `DiffusersDenoiser`.
+
+    Arguments:
+        channels: The number of channels of a point.
+        width: The number of features of the hidden layers.
+        layers: The number of residual blocks.
+    """
+
+    def __init__(self, channels: int = 2, width: int = 256, layers: int = 3) -> None:
+        super().__init__()
+        self.channels = channels
+        self.time = TimestepEmbedding(2 * FREQUENCIES, width, post_act_fn="silu")
+        self.first = nn.Linear(channels, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
+        self.last = nn.Linear(width, channels)
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        r"""Returns what the denoiser makes its estimate of.
+
+        Arguments:
+            z: The noisy points, with shape `(B, channels, 1, 1)`.
+            t: The times in [0, 999], with shape `(B,)`.
+
+        Returns:
+            The outputs, with shape `(B, channels, 1, 1)`.
+
+        Raises:
+            ValueError: If the fields are not points of this number of channels.
+        """
+        if z.shape[1:] != (self.channels, 1, 1):
+            raise ValueError(
+                f"MLP expects points of shape (B, {self.channels}, 1, 1), got {tuple(z.shape)}."
+            )
+        level = self.time(get_timestep_embedding(t, 2 * FREQUENCIES).to(z.dtype))
+        h = self.first(z.flatten(1))
+        for block in self.blocks:
+            h = block(h, level)
+        return self.last(F.silu(h)).reshape(z.shape)
