@@ -59,6 +59,17 @@ class Constraint(nn.Module):
             x: The fields, with shape `(B, C, *S)`.
         """
 
+    def unknowns(self, shape: Sequence[int]) -> int | None:
+        r"""Returns how many numbers are free in a field that satisfies the constraint, if that is
+        known. A measurement of more numbers than these cannot be fitted to its noise by such a
+        field: with n numbers measured and k free, the reduced chi2 of the best fit is
+        :math:`(n - k) / n` on average.
+
+        Arguments:
+            shape: The shape `(C, *S)` of one field.
+        """
+        return None
+
 
 class Sum(Constraint):
     r"""Creates the intersection of several constraints, whose distance is the weighted sum of

@@ -10,6 +10,8 @@ last. Each frame must be the solver's step from the frame before.
 
 __all__ = ["Burgers"]
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -106,6 +108,9 @@ class Burgers(Constraint):
                 f"Burgers expects fields of shape (B, 1, X, T) with at least 3 points and 2 "
                 f"frames, got {tuple(x.shape)}."
             )
+
+    def unknowns(self, shape: Sequence[int]) -> int:
+        return math.prod(shape[:-1])  # those of the first frame
 
     def _velocity(self, u: Tensor, dx: float) -> Tensor:
         right, left = u.roll(-1, -2), u.roll(1, -2)

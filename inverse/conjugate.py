@@ -20,8 +20,9 @@ straight flow it is the velocity, :math:`\varphi = (x_t - \hat x) / \sigma_t`, :
 .. math:: k = w\, \omega\, \frac{\alpha \sigma}{c^2} (\dot\sigma \alpha - \sigma \dot\alpha)\,
     \frac{r^2}{r^2 + \text{std}^2 / s_i^2}
 
-in the direction of singular value :math:`s_i`. So a step moves it by the fraction :math:`1 - \rho`,
-:math:`\rho = \exp(-\int k)`, never beyond the measurement, however long the step.
+in the direction of singular value :math:`s_i`. So a step moves it by the fraction
+:math:`1 - \rho`, :math:`\rho = \exp(-\int k)`, never beyond the measurement, however long the
+step.
 
 References:
     Fast Samplers for Inverse Problems in Iterative Refinement Models (Pandey et al., 2024)
@@ -111,10 +112,10 @@ def integrated_rate(
     Returns:
         The integrals, with shape `(r,)`.
     """
+    _check_finite(schedule, weighting, w, t, s)
     u, width, _ = _nodes(t, s)
-    r2 = variance(schedule, u)
-    rate = guidance_rate(schedule, weighting, w, u) * _share(r2, damping)
-    return _finite((width * rate).sum(dim=(1, 2)), weighting, float(t), float(s))
+    rate = guidance_rate(schedule, weighting, w, u) * _share(variance(schedule, u), damping)
+    return (width * rate).sum(dim=(1, 2))
 
 
 def increments(
@@ -144,6 +145,7 @@ def increments(
     Returns:
         Those of the measured directions, each with shape `(r,)`, and of the others, `()`.
     """
+    _check_finite(schedule, weighting, w, t, s)
     u, width, integrate = _nodes(t, s)
     sigma, c = schedule(u)[1], carrier(schedule, u)
     base = guidance_rate(schedule, weighting, w, u) / c
@@ -152,7 +154,7 @@ def increments(
     below = (width * rate).sum(dim=2)
     passed = below.flip(1).cumsum(1).flip(1) - below
     decay = torch.exp(-passed[:, :, None] - torch.einsum("rpi,pji->rpj", rate, integrate))
-    rho = torch.exp(-_finite(below.sum(dim=1), weighting, float(t), float(s)))
+    rho = torch.exp(-below.sum(dim=1))
 
     # λ counts time along the noise for diffusions, along the signal for flows
     lam = lam if isinstance(schedule, FlowSchedule) else -lam
@@ -184,13 +186,15 @@ def _share(r2: Tensor, damping: Tensor) -> Tensor:
     return r2 / (r2 + damping.reshape(-1, 1, 1))
 
 
-def _finite(value: Tensor, weighting: Weighting, t: float, s: float) -> Tensor:
-    if not torch.isfinite(value).all():
+def _check_finite(
+    schedule: Schedule, weighting: Weighting, w: float, t: Tensor, s: Tensor
+) -> None:
+    # nodes lie inside a step, where even a divergent integral looks finite
+    if not torch.isfinite(guidance_rate(schedule, weighting, w, t)):
         raise InputError(
-            f"The guidance of the weighting '{weighting}' is infinite over the step from {t:g} to "
-            f"{s:g}: use the weighting 'conjugate', or start below 1."
+            f"The guidance of the weighting '{weighting}' is infinite over the step from "
+            f"{float(t):g} to {float(s):g}: use the weighting 'conjugate', or start below 1."
         )
-    return value
 
 
 PANELS, NODES = 10, 16
@@ -215,7 +219,7 @@ def _nodes(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _legendre(n: int) -> tuple[Tensor, Tensor, Tensor]:
     x, weight = np.polynomial.legendre.leggauss(n)
     basis = np.polynomial.legendre.legvander(x, n - 1)
-    # integrals of the Legendre polynomials from -1: (P_{k+1} - P_{k-1}) / (2k + 1), x + 1 for k = 0
+    # integrals of the Legendre polynomials from -1: (P_{k+1} - P_{k-1}) / (2k + 1), or x + 1
     higher = np.polynomial.legendre.legvander(x, n)
     integral = np.empty_like(basis)
     integral[:, 0] = x + 1

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from constraints import InputError
 from mdm import DDIM, Denoiser, Level, Transition
 
 from .conjugate import Weighting, carrier, increments, variance

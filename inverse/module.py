@@ -2,6 +2,8 @@ r"""The test stage of inverse problems."""
 
 __all__ = ["Inverse"]
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ class Inverse(Evaluation):
     r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
     distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise),
     relative error of the whole field, and the number of rejected guidances, with the guards of
-    every distance.
+    every distance. Beside the chi2 stands its floor, as far as the constraint knows it: the mean
+    for the best fit by a field that satisfies the constraint exactly.
 
     Where the transition of the solver adds noise in its last step, both ends of the same run are
     scored: `clean` without that noise, `published` with it. The noise of a measurement is keyed by
@@ -57,6 +60,7 @@ class Inverse(Evaluation):
                 f"Inverse expects at least 3 samples to compare, got {samples} of {fields} fields."
             )
         self.fields, self.per_field = fields, samples
+        self.observed: tuple[int, int] | None = None  # numbers measured, and free
 
     def setup(self, stage: str) -> None:
         if self.fields < self.trainer.world_size:
@@ -72,6 +76,9 @@ class Inverse(Evaluation):
         if not index:
             return
         m = self.operator.measure(x, [derive_seed(self.seed, "field", i) for i in index])
+        unknowns = self.constraint.unknowns(x.shape[1:])
+        if unknowns is not None:
+            self.observed = m[0].numel(), unknowns
         copies = range(self.per_field)
         seeds = [derive_seed(self.seed, "solve", i, k) for i in index for k in copies]
         x, m = (a.repeat_interleave(self.per_field, dim=0) for a in (x, m))
@@ -100,6 +107,16 @@ class Inverse(Evaluation):
             )
         if not self.shown:
             self.shown = {"truth": x, "measured": self._seen(m, x), self.method: x_hat}
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = super().rows()
+        if self.observed:
+            # the best that a field can do which satisfies the constraint exactly
+            (data,) = (row for row in rows if row["method"] == "data")
+            n, k = self.observed
+            floor = max(0.0, (n - k) / n)
+            rows.append({**data, "metric": "chi2_floor", "value": floor, "ci95": [floor, floor]})
+        return rows
 
     def _seen(self, m: Tensor, x: Tensor) -> Tensor:
         if not isinstance(self.operator, LinearOperator):

@@ -138,6 +138,7 @@ class PiGDM(Sequential):
         return Cost(steps, steps)
 
 
+@torch.no_grad()
 def lifted_residual(run: Run, y_hat: Tensor, level: Level, iterations: int) -> Tensor:
     r"""Returns the residual of the denoised fields, lifted to fields, of an operator without a
     usable spectrum: :math:`A^+ m - A^+ A(\hat y)` where there is a pseudo-inverse and no noise,

@@ -1,4 +1,4 @@
-r"""Trust sampling: several short gradient steps at each level, as far as the level can be trusted."""
+r"""Trust sampling: several short gradient steps at each level, as far as it can be trusted."""
 
 __all__ = ["Trust"]
 

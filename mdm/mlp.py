@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
 
-
-FREQUENCIES = 32
+FREQUENCIES = 32  # of the sines of the time
 
 
 class Block(nn.Module):

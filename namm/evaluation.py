@@ -204,7 +204,9 @@ class Evaluation(L.LightningModule, abc.ABC):
         }
         with atomic(folder / "results.json") as file:
             file.write(json.dumps(results, indent=1).encode())
-        torch.save({k: v[:4].cpu() for k, v in self.shown.items()}, folder / "fields.pt")
+        # a few fields, or as many points as make a cloud
+        kept = {k: v[: max(4, 2048 // v[0].numel())].cpu() for k, v in self.shown.items()}
+        torch.save(kept, folder / "fields.pt")
 
 
 def _interval(computed: dict[str, Tensor]) -> dict[str, Any]:

@@ -40,9 +40,9 @@ def field_grid(
     residuals = {title: residual_image(constraint, f) for title, f in fields.items()}
     residuals |= dict.fromkeys(mirror)
     per_row = 1 if all(r is None for r in residuals.values()) else 2
-    if _are_points(fields):
-        rows = per_row = 1
     size = (1.7 * len(fields) + 0.8, 1.75 * rows * per_row + 0.3)
+    if _are_points(fields):
+        size = (2.2 * len(fields) + 0.4, 2.8)
     figure = Figure(figsize=size, layout="constrained")
     draw_fields(figure, fields, residuals, rows)
     return figure

@@ -18,7 +18,7 @@ from .plots import draw_fields, residual_image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("distance", "chi2", "relative_error", "mmd", "spread", "cycle")
+COLUMNS = ("distance", "chi2", "chi2_floor", "relative_error", "mmd", "spread", "cycle")
 Results = dict[Path, dict[str, Any]]
 
 

@@ -223,12 +223,13 @@ def test_mistake_shows_before_anything_runs(
     assert files() == before
 
 
-@pytest.mark.parametrize("scale", [[], ["--scale", "demo"]])
 @pytest.mark.parametrize(
     "file", sorted(ROOT.glob("configs/*/run.yaml")), ids=lambda f: f.parent.name
 )
-def test_configurations_parse(file: Path, scale: list[str], problem: Path) -> None:
-    assert main(["run", str(file.parent), *scale, "--dry-run"]) is None
+def test_configurations_parse(file: Path, problem: Path) -> None:
+    scales = [path.name for path in file.parent.iterdir() if path.is_dir()]
+    for scale in [[], *(["--scale", name] for name in scales)]:
+        assert main(["run", str(file.parent), *scale, "--dry-run"]) is None
 
 
 @pytest.mark.slow

@@ -504,8 +504,10 @@ def test_stage_scores_its_answers(tmp_path: Path) -> None:
         assert row["ci95"] == pytest.approx([row["value"] - half, row["value"] + half], rel=1e-3)
         assert (row["n"], row["calls"], row["vjps"]) == (10, 6, 6)
         assert row["flops"] > 0 and row["seconds"] > 0
-    (row,) = pick(found, method="data")
+    row, floor = pick(found, method="data")
     assert row["metric"] == "distance" and row["n"] == 6 and row["calls"] == 0
+    # 24 numbers are measured, the first of 8 frames is free
+    assert (floor["metric"], floor["value"]) == ("chi2_floor", pytest.approx(16 / 24))
 
 
 def test_answers_do_not_depend_on_the_batches(tmp_path: Path) -> None:
@@ -557,7 +559,7 @@ def test_fields_beyond_those_asked_for_are_held_out_only(tmp_path: Path) -> None
     assert len(m) == 3
     (row,) = pick(found, method="dps", metric="chi2")
     assert row["n"] == 3
-    (row,) = pick(found, method="data")
+    (row,) = pick(found, method="data", metric="distance")
     assert row["n"] == 6
 
 
