@@ -41,6 +41,7 @@ class ConstantBudget(TrustBudget):
     """
 
     def __init__(self, inner: int = 4) -> None:
+        _check(self, inner)
         self.inner = inner
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -58,6 +59,7 @@ class LinearBudget(TrustBudget):
     """
 
     def __init__(self, start: int = 1, end: int = 8) -> None:
+        _check(self, start, end)
         self.start, self.end = start, end
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -80,6 +82,7 @@ class StochasticLinearBudget(TrustBudget):
     """
 
     def __init__(self, start: float = 0.0, end: float = 8.0, seed: int = 0) -> None:
+        _check(self, start, end)
         self.start, self.end, self.seed = start, end, seed
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -127,6 +130,14 @@ def stochastic_round(value: float, *key: int | str) -> int:
     draw = torch.rand((), generator=generator("round", *key), dtype=torch.float64)
     floor = math.floor(value)
     return floor + int(float(draw) < value - floor)
+
+
+def _check(budget: TrustBudget, *numbers: float) -> None:
+    if min(numbers) < 0:
+        raise ValueError(
+            f"{type(budget).__name__} expects numbers of steps that are not negative, got "
+            f"{', '.join(map(str, numbers))}."
+        )
 
 
 def _line(start: float, end: float, levels: Sequence[Level]) -> list[float]:
