@@ -146,7 +146,7 @@ def test_results_have_every_method_with_its_guards(problem: Path) -> None:
     guards = {"distance", "mmd", "spread", "cycle"}
     for task, methods in (
         ("generation", {"DM", "DM, then f(g(.))", "MDM", "MDM, fine-tuned"}),
-        ("inverse", {"DPS", "constraint-guided DPS", "mirror-DPS"}),
+        ("inverse", {"DPS", "constraint-guided DPS", "mirror-DPS", "mirror-PiGDM"}),
     ):
         mine = [row for row in rows if row["task"] == task]
         assert {row["method"] for row in mine} == methods | {"data"}
@@ -169,6 +169,7 @@ def test_costs_are_those_of_the_method(problem: Path) -> None:
 
     assert cost["DM"] == cost["MDM"] == (3, 0, 6)
     assert cost["DPS"] == cost["mirror-DPS"] == (3, 3, 4)
+    assert cost["mirror-PiGDM"] == (20, 20, 4)
 
 
 def test_plain_model_has_the_operations_of_the_other_trainings(problem: Path) -> None:
@@ -208,7 +209,7 @@ def test_finished_stages_are_skipped(
     before = (problem / "runs/burgers-tiny/dm/checkpoints/last.ckpt").stat().st_mtime_ns
 
     assert main(["run", "configs/burgers", "--scale", "tiny"]) is None
-    assert capsys.readouterr().out.count("skipped") == 12
+    assert capsys.readouterr().out.count("skipped") == 13
     after = (problem / "runs/burgers-tiny/dm/checkpoints/last.ckpt").stat().st_mtime_ns
     assert before == after
 
