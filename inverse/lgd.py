@@ -67,7 +67,7 @@ class LGDMC(Sequential):
         r = level.sigma_t / math.hypot(level.alpha_t, level.sigma_t)
         if self.radius == "published":
             r = level.step.std / math.hypot(1, level.step.std)
-        z = torch.stack([level.noise(y_t, "lgd", i) for i in range(n)], dim=1)
+        z = level.noise(y_t[:, None].expand(-1, n, *shape[1:]), "lgd")
         m = run.m.repeat_interleave(n, dim=0)
 
         def loss(y_hat: Tensor) -> Tensor:

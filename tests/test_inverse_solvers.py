@@ -242,10 +242,8 @@ def test_lgd_is_its_pseudo_code(radius: Any, normalise: bool) -> None:
             assert r == pytest.approx(math.sqrt(1 - grid.kept(t)), rel=1e-12)
         x = x.detach().requires_grad_()
         e, d = grid.predict(x, t)
-        chances = [
-            torch.exp(-norm_of_misfit(matrix, m, d + r * grid.noise(k, "lgd", i)))
-            for i in range(n)
-        ]
+        z = noise([(seed, k, "lgd") for seed in SEEDS], (n, *SHAPE), x).unbind(dim=1)
+        chances = [torch.exp(-norm_of_misfit(matrix, m, d + r * z_i)) for z_i in z]
         (g,) = torch.autograd.grad(-torch.log(sum(chances) / n).sum(), x)
         if normalise:
             g = g / per_sample(g)
@@ -281,7 +279,7 @@ def test_gradient_of_lgd_is_that_of_its_loss(schedule: Schedule) -> None:
     _, guided = LGDMC(n, 0.3).step(run, x, level)
     _, plain = LGDMC(n, 0.0).step(run, x, level)
     r = level.sigma_t / math.sqrt(level.alpha_t**2 + level.sigma_t**2)
-    z = [level.noise(x, "lgd", i) for i in range(n)]
+    z = noise([(seed, 6, "lgd") for seed in SEEDS], (n, *SHAPE), x).unbind(dim=1)
 
     def loss(x: Tensor) -> Tensor:
         d = denoiser(x, level.t)
