@@ -113,15 +113,18 @@ class Tuner:
     Arguments:
         runs: The folder of the run whose networks are used.
         space: `data` or `mirror`.
-        fields: The number of validation fields, with one sample each.
+        fields: The number of fields, with one sample each.
         seed: The seed of the noise, another one than that of the evaluation.
+        split: The split of the fields.
     """
 
-    def __init__(self, runs: Path, space: str, fields: int = 8, seed: int = 1) -> None:
+    def __init__(
+        self, runs: Path, space: str, fields: int = 8, seed: int = 1, split: str = "val"
+    ) -> None:
         config = cli.parse(command(runs, runs, space, "tuning", recipe("DPS", 0.05)))
         self.denoiser = load_denoiser(f"{runs}/{SPACES[space]}/{LAST}").requires_grad_(False)
         self.operator = operator = build_part(config["model"]["init_args"]["operator"])
-        dataset = FieldDataset(config["data"]["init_args"]["file"], "val")
+        dataset = FieldDataset(config["data"]["init_args"]["file"], split)
         x = torch.stack([dataset[i]["x"] for i in range(fields)])
         self.m = operator.measure(x, [derive_seed(seed, "field", i) for i in range(fields)])
         self.seeds = [derive_seed(seed, "solve", i) for i in range(fields)]

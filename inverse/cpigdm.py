@@ -15,8 +15,8 @@ from .solver import Cost, Run, Sequential
 
 
 class CPiGDM(Sequential):
-    r"""Creates the conjugate integrator of pseudoinverse guidance, in gain form: a deterministic
-    step on a clean field that has moved towards the measurement by a fraction :math:`1 - \rho_i`
+    r"""Creates the conjugate integrator of pseudoinverse guidance, in gain form: a step on a clean
+    field that has moved towards the measurement by a fraction :math:`1 - \rho_i`
     in each singular direction, and for the Jacobian of the network,
 
     .. math::
@@ -38,8 +38,10 @@ class CPiGDM(Sequential):
         lam: The scalar :math:`\lambda` of the transform, which changes the discretisation alone.
         project: Whether the fields are projected onto :math:`A y = m` at the end.
         iterations: The largest number of conjugate gradients, where they are needed.
-        transition: The transitions, deterministic; 20 steps, `DDIM(20, eta=0)`, if missing. The
-            start time of the papers, counted from the noise, is one minus its `start`.
+        transition: The transitions; 20 deterministic steps, `DDIM(20, eta=0)`, if missing. The
+            start time of the papers, counted from the noise, is one minus its `start`. Others
+            with noise move the same clean field; then the limit of many steps is no longer the
+            probability flow.
     """
 
     def __init__(
@@ -52,11 +54,6 @@ class CPiGDM(Sequential):
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition or DDIM(20, eta=0.0))
-        if not isinstance(self.transition, DDIM) or self.transition.eta != 0:
-            raise ValueError(
-                "CPiGDM integrates the probability flow, which has no noise: give it the "
-                "transition mdm.DDIM with eta 0, or use PiGDM."
-            )
         self.weight, self.weighting, self.lam = weight, weighting, lam
         self.project, self.iterations = project, iterations
 
@@ -98,8 +95,10 @@ class CPiGDM(Sequential):
             ):
                 z = z + spectrum.spread(ours - others, lift) * svd.vt(field)
             move = svd.v(z) + float(other.jacobian) * g
-        free = float(other.clean) * y_hat + float(other.frozen) * frozen
-        return level.land(c_s * (free + run.guard(move)))
+        # what λ changes of the free step: nothing where it is 0
+        a_s = level.sigma_s / c_s
+        drift = (float(other.clean) - 1) * y_hat + (float(other.frozen) - a_s) * frozen
+        return level.land(level.mean(y_hat, y_t) + c_s * (drift + run.guard(move)))
 
     def finish(self, run: Run, y: Tensor) -> Tensor:
         return projected(run, y) if self.project else y

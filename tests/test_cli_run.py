@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from namm.__main__ import main
+from namm.checkpoint import build_part
+from namm.cli import parse
 from test_cli_survival import assert_identical, stop
 from test_cli_tools import PROBLEM, ROOT, TRAINER, checkpoint, edited, files, process, write
 from test_cli_tools import problem as problem  # a fixture
@@ -268,3 +270,15 @@ def test_stages_follow_each_other_on_two_processes(stages: list[Path]) -> None:
     assert done.returncode == 0, done.stderr
     assert step("first") == step("second") == 2
     assert [Path(f"NAMM-{rank}").read_text() for rank in range(2)] == ["xx", "xx"]
+
+
+@pytest.mark.parametrize("name", ["DPS", "DSG", "LGDMC", "Trust", "PiGDM", "CPiGDM"])
+def test_solver_is_chosen_by_its_name(name: str) -> None:
+    configs = ("trainer", "burgers/data", "burgers/inverse")
+    argv = [word for config in configs for word in ("-c", f"{ROOT}/configs/{config}.yaml")]
+    solver = parse(["test", *argv, f"--model.init_args.solver=inverse.{name}"])["model"][
+        "init_args"
+    ]["solver"]
+
+    built = build_part(solver)
+    assert type(built).__name__ == name and built.transition.steps == 1000

@@ -27,6 +27,7 @@ from inverse import (
     Quantise,
     RandomProjection,
     Residual,
+    Run,
     Select,
     Sequential,
 )
@@ -34,7 +35,6 @@ from inverse.conjugate import Weighting, increments, integrated_rate
 from inverse.linalg import Tangent, cg, damped_lift
 from mdm import (
     DDIM,
-    Ancestral,
     ChainSampler,
     CosineSchedule,
     Denoiser,
@@ -43,6 +43,7 @@ from mdm import (
     MixtureDenoiser,
     Schedule,
     VPSchedule,
+    descend,
 )
 from problems import Affine, Total, tiny_mirror
 
@@ -199,15 +200,17 @@ def integral(f: Callable[[float], float], a: float, b: float) -> float:
 # without guidance
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
-def test_no_guidance_is_ddim(prior: str, name: str) -> None:
+def test_no_guidance_is_ddim(prior: str, name: str, eta: float) -> None:
     p = pose(prior, schedule=SCHEDULES[name])
-    free = ChainSampler(DDIM(9, 0.0))(p.denoiser, SHAPE, p.seeds).y.flatten(1)
+    transition = DDIM(9, eta)
+    free = ChainSampler(transition)(p.denoiser, SHAPE, p.seeds).y.flatten(1)
     for solver in (
-        CPiGDM(0.0, transition=DDIM(9, 0.0)),
-        PiGDM(0.0, "conjugate", transition=DDIM(9, 0.0)),
-        PiGDM(0.0, "conjugate", integrate=True, transition=DDIM(9, 0.0)),
+        CPiGDM(0.0, transition=transition),
+        PiGDM(0.0, "conjugate", transition=transition),
+        PiGDM(0.0, "conjugate", integrate=True, transition=transition),
     ):
         torch.testing.assert_close(p.solve(solver), free, rtol=0, atol=1e-10)
 
@@ -855,6 +858,29 @@ def test_codec_is_followed_as_far_as_the_weight_says(name: str) -> None:
     torch.testing.assert_close(answers[0], free, rtol=0, atol=1e-10)
 
 
+def test_noise_of_the_transition_replaces_predicted_noise() -> None:
+    p, w = pose("mixture", "inpaint"), 5.0
+    n, grid = 6, DDIM(6, 0.7, 0.4)
+    x = p.start(mu(0.4), sigma(0.4))
+    for k in range(n):
+        t, s = 0.4 * (1 - k / n), 0.4 * (1 - (k + 1) / n)
+        _, eps, *_ = p.diffusion(x, t)
+        # the clean field to which the step without noise goes
+        level = list(descend(DDIM(n, 0.0, 0.4), p.denoiser.schedule, p.seeds))[k]
+        run = Run(p.denoiser, p.operator, p.m)
+        solver = CPiGDM(w, transition=DDIM(n, 0.0, 0.4))
+        solver.begin(run, SHAPE)
+        with torch.no_grad():
+            plain, _ = solver.step(run, x.reshape(-1, *SHAPE), level)
+        clean = (plain.flatten(1) - sigma(s) * eps) / mu(s)
+        std = 0.7 * sigma(s) / sigma(t) * math.sqrt(1 - (mu(t) / mu(s)) ** 2)
+        z = noise([(seed, k) for seed in p.seeds], SHAPE, x).flatten(1)
+        x = mu(s) * clean + math.sqrt(sigma(s) ** 2 - std**2) * eps + std * z
+
+    found = p.solve(CPiGDM(w, transition=grid))
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-9)
+
+
 # what is refused
 
 
@@ -865,12 +891,6 @@ def test_projection_needs_a_linear_operator() -> None:
         for operator in (pulled, Quantise(0.5)):
             with pytest.raises(InputError, match="linear operator.*namm.IdentityMirror"):
                 solver(p.denoiser, operator, p.m, SHAPE, p.seeds)
-
-
-@pytest.mark.parametrize("transition", [DDIM(10), DDIM(10, eta=0.1), Ancestral()])
-def test_conjugate_integrator_has_no_noise(transition: Any) -> None:
-    with pytest.raises(ValueError, match="mdm.DDIM with eta 0, or use PiGDM"):
-        CPiGDM(transition=transition)
 
 
 @pytest.mark.parametrize("weighting", ["pigdm", "bayes"])

@@ -1,0 +1,117 @@
+r"""Does the answer for one measurement depend on the company it is solved in?
+
+    python benchmarks/invariance.py runs/burgers-demo [--out docs/results/burgers-demo-solvers]
+
+solves 16 measurements of test fields with every solver on the trained networks of a run, in data
+space and in mirror space: all together, one of them alone, all together again, and shared by two
+gloo processes. Written are the largest absolute differences of the answers, whose size is about 1,
+in float32 and, to tell rounding from the rest, in float64. Chains are shortened to 20 steps.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, multiprocessing
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.solvers import SOLVERS, SPACES, Tuner, recipe  # noqa: E402
+from namm.checkpoint import build_part  # noqa: E402
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def short(name: str) -> dict[str, Any]:
+    r"""Returns the recipe of a solver at its published step, on 20 steps (trust sampling: 5)."""
+    solver = recipe(name, SOLVERS[name][2])
+    transition = solver["init_args"]["transition"]
+    steps = 5 if name == "Trust" else 20
+    solver["init_args"]["transition"] = {
+        **transition,
+        "init_args": {**transition["init_args"], "steps": steps},
+    }
+    return solver
+
+
+def solve(bench: Tuner, name: str, part: slice) -> Tensor:
+    r"""Returns the answers to some of the measurements."""
+    solver = build_part(short(name))
+    m, seeds = bench.m[part], bench.seeds[part]
+    return solver(bench.denoiser, bench.operator, m, bench.shape, seeds).mean
+
+
+def load(runs: Path, space: str, dtype: torch.dtype, fields: int) -> Tuner:
+    r"""Returns networks and measurements in a precision."""
+    bench = Tuner(runs, space, fields, seed=2, split="test")
+    bench.denoiser.to(dtype)
+    bench.operator.to(dtype)
+    bench.m = bench.m.to(dtype)
+    return bench
+
+
+def share(rank: int, runs: Path, fields: int, folder: Path) -> None:
+    r"""Solves every other measurement in one of two processes, and gathers the answers."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    store = distributed.FileStore(str(folder / "store"), 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    answers = {}
+    for space in SPACES:
+        bench = load(runs, space, torch.float64, fields)
+        for name in SOLVERS:
+            mine = solve(bench, name, slice(rank, None, 2))
+            both = [torch.empty_like(mine) for _ in range(2)]
+            distributed.all_gather(both, mine)
+            answers[f"{space}/{name}"] = torch.stack(both, dim=1).flatten(0, 1)
+    if rank == 0:
+        torch.save(answers, folder / "answers.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def main() -> None:
+    r"""Measures, and writes a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="the folder of a run of configs/burgers at demo")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/burgers-demo-solvers"))
+    parser.add_argument("--fields", type=int, default=16, help="the number of measurements, even")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, float]] = {}
+    answers: dict[str, Tensor] = {}
+    for space in SPACES:
+        for precision, dtype in DTYPES.items():
+            bench = load(options.runs, space, dtype, options.fields)
+            for name in SOLVERS:
+                row = found.setdefault(f"{space}/{name}", {})
+                together, again = (solve(bench, name, slice(None)) for _ in range(2))
+                alone = solve(bench, name, slice(1, 2))
+                assert together.isfinite().all(), f"{name} in {space} space is not finite."
+                row[f"alone, {precision}"] = float((together[1:2] - alone).abs().max())
+                row[f"again, {precision}"] = float((together - again).abs().max())
+                answers[f"{space}/{name}"] = together  # float64 at last
+                print(space, name, row, flush=True)
+    (folder := options.out / "processes").mkdir(exist_ok=True)
+    multiprocessing.spawn(share, (options.runs, options.fields, folder), nprocs=2)
+    for key, both in torch.load(folder / "answers.pt", weights_only=True).items():
+        found[key]["two processes, float64"] = float((answers[key] - both).abs().max())
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    columns = list(next(iter(found.values())))
+    lines = [["solver", *columns], ["---"] * (len(columns) + 1)]
+    lines += [[key, *(f"{row[c]:.1e}" for c in columns)] for key, row in found.items()]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    (options.out / "invariance.md").write_text(text + "\n")
+    content = {"fields": options.fields, "torch": torch.__version__, "differences": found}
+    (options.out / "invariance.json").write_text(json.dumps(content, indent=1) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    torch.set_flush_denormal(True)
+    main()
