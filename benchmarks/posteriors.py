@@ -5,7 +5,7 @@ with the same number of settings, per problem and number of calls, for the slice
 distance, on other measurements, seeds and reference samples than those of the evaluation. Writes
 the numbers, a table that says who wins where, and a figure. From the root:
 
-    python benchmarks/posteriors.py [--quick] [--out DIR] [--seeds N] [--window N] [--jobs N]
+    python benchmarks/posteriors.py [--quick] [--out DIR] [--seeds N] [--jobs N]
 """
 
 import argparse
@@ -37,7 +37,7 @@ from benchmarks.exact_problems import (  # noqa: E402
     scores,
     sliced_w2,
 )
-from benchmarks.posteriors_methods import METHODS, Method, near  # noqa: E402
+from benchmarks.posteriors_methods import METHODS, Method, alike  # noqa: E402
 from benchmarks.posteriors_report import draw, summarise  # noqa: E402
 from constraints import derive_seed, generator  # noqa: E402
 from inverse import Cost, Sequential, Trust  # noqa: E402
@@ -65,7 +65,6 @@ class Plan:
         exact: Those of the problems without noise.
         budgets: The numbers of calls.
         settings: The number of settings that a solver is tuned over.
-        window: The number of settings at the largest budget, next to the best of that before.
         tune: The number of samples for each setting and each of two measurements.
         n: The number of samples of each seed.
         reference: The number of reference samples.
@@ -76,14 +75,13 @@ class Plan:
     exact: tuple[int, ...] = (16,)
     budgets: tuple[int, ...] = (20, 200, 1000)
     settings: int = 10
-    window: int = 3
     tune: int = 64
     n: int = 256
     reference: int = 2048
     seeds: int = 3
 
 
-QUICK = Plan((2,), (2,), (5, 10), 4, 2, 16, 32, 128, 2)
+QUICK = Plan((2,), (2,), (5, 10), 4, 16, 32, 128, 2)
 
 
 def by_batch(keys: Iterable[Sequence[Any]], shape: Sequence[int], like: Tensor) -> Tensor:
@@ -209,7 +207,7 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> dict[str, Any]:
         for calls in plan.budgets:
             steps, chosen = steps_of(name, calls), list(range(len(settings)))
             if calls == plan.budgets[-1] and len(settings) > 1:
-                chosen = near(settings, best, plan.window, str(method.knob))
+                chosen = alike(settings, best, str(method.knob))
             if len(chosen) > 1:
                 tried = [settings[i] for i in chosen]
                 distances = tune(method, steps, tried, trials, plan.tune)
@@ -241,12 +239,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
     parser.add_argument("--seeds", type=int, help="the number of seeds, at least 2")
-    parser.add_argument("--window", type=int, help="the settings tried at the largest budget")
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes")
     args = parser.parse_args(argv)
     plan = QUICK if args.quick else Plan()
-    given = {"seeds": args.seeds, "window": args.window}
-    plan = replace(plan, **{name: value for name, value in given.items() if value})
+    plan = replace(plan, seeds=args.seeds) if args.seeds else plan
     start = time.perf_counter()
     kinds = ["mixture"] if args.quick else ["gaussian", "mixture"]
     todo = [

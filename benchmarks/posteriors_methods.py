@@ -1,6 +1,6 @@
 r"""The solvers that `posteriors.py` compares, and the settings that each is tuned over."""
 
-__all__ = ["METHODS", "Method", "Unguided", "near"]
+__all__ = ["METHODS", "Method", "Unguided", "alike"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,16 +129,13 @@ METHODS = {
 }
 
 
-def near(settings: list[dict[str, Any]], best: int, n: int, knob: str) -> list[int]:
-    r"""Returns which n settings are next to one, with the rest of it the same.
+def alike(settings: list[dict[str, Any]], best: int, knob: str) -> list[int]:
+    r"""Returns which settings differ from one in a single attribute at most.
 
     Arguments:
         settings: The settings.
         best: The number of the one.
-        n: The number of settings.
-        knob: The attribute in which they differ.
+        knob: The attribute.
     """
     rest = {k: v for k, v in settings[best].items() if k != knob}
-    same = [i for i, s in enumerate(settings) if {k: v for k, v in s.items() if k != knob} == rest]
-    first = min(max(same.index(best) - n // 2, 0), max(len(same) - n, 0))
-    return same[first : first + n]
+    return [i for i, s in enumerate(settings) if {k: v for k, v in s.items() if k != knob} == rest]

@@ -53,7 +53,8 @@ def summarise(results: dict[str, Any]) -> str:
         f"problem, against {config['reference']} exact samples; ± is the standard deviation over "
         f"seeds. The floor is that of exact samples. Tuning: {config['settings']} settings for "
         f"each solver on two other measurements, for the sliced Wasserstein distance (SW2); at "
-        f"{config['budgets'][-1]} calls the {config['window']} settings next to the best before.",
+        f"{config['budgets'][-1]} calls those with the interval (DSG) or the start (PiGDM, "
+        "C-PiGDM) that was best before, which are half of them.",
         "",
         "![Sliced Wasserstein distance against calls](quality.png)",
         "",
@@ -61,7 +62,6 @@ def summarise(results: dict[str, Any]) -> str:
         "",
         "The best of each problem, and after it all within one pooled standard deviation.",
         "",
-        *_warning(results, protocols),
     ]
     for metric, title in (
         ("sw2", "By SW2"),
@@ -164,11 +164,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         panels[-1].legend(handles, labels, loc="center", **style)
     else:
         figure.legend(handles, labels, loc="outside upper center", ncols=4, **style)
-    narrow = f" (at {budgets[-1]} tuned over {config['window']} settings, elsewhere over"
-    narrow += f" {config['settings']})"
-    label = "calls of the denoiser"
-    label += narrow if config["window"] < config["settings"] else ""
-    figure.supxlabel(label, fontsize=8)
+    figure.supxlabel("calls of the denoiser", fontsize=8)
     figure.savefig(path)
 
 
@@ -222,28 +218,6 @@ def _names(table: Table, task: str, protocol: str, metric: str, names: list[str]
     first, *others = names
     tied = f", {', '.join(others)}" if others else ""
     return f"**{first}** {_value(table[task, first, protocol, metric])}{tied}"
-
-
-def _warning(results: dict[str, Any], protocols: list[str]) -> list[str]:
-    r"""Returns what the narrow tuning at the last budget did to each method."""
-    window, settings = (results["config"][k] for k in ("window", "settings"))
-    if len(protocols) < 2 or window >= settings:
-        return []
-    before, after = protocols[-2:]
-    picks = {(row["task"], row["method"], row["protocol"]): row for row in results["tuned"]}
-    moved: dict[str, list[bool]] = {}
-    for (task, name, protocol), row in picks.items():
-        if protocol == after:
-            other = picks[task, name, before]["setting"]
-            moved.setdefault(name, []).append(row["setting"] != other)
-    each = ", ".join(f"{name} {sum(m)}" for name, m in moved.items())
-    return [
-        f"**At {after} only {window} neighbouring settings were tried.** The pick moved away from "
-        f"that of {before} in so many of {len(_problems(results))} problems: {each}. Where it is "
-        "most of them the best setting may lie beyond what was tried: the numbers at "
-        f"{after} are worse than that solver can do, and its rank there means little.",
-        "",
-    ]
 
 
 def _losses(
