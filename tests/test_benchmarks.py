@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import spiral
+from benchmarks import spiral, spiral_tasks
 from benchmarks.exact_problems import TASKS, Outside, Remembered, prior, problem, sliced_w2
 from benchmarks.posteriors import QUICK, by_batch, main
 from benchmarks.posteriors_methods import METHODS, alike
@@ -99,7 +99,8 @@ def points() -> MixtureDenoiser:
 
 
 def test_spiral_runs_on_any_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spiral, "TASKS", {k: spiral.TASKS[k] for k in ("line", "disc")})
+    for name in ("cubic", "curve"):
+        monkeypatch.delitem(spiral.TASKS, name)
     plan = spiral.Plan(steps=6, n=12, seeds=2, settings=2, tune=6, ablation=6)
     results, shown = spiral.benchmark(points(), plan, Spiral())
     spiral.write(results, shown, Spiral(), tmp_path)
@@ -123,10 +124,11 @@ def test_spiral_runs_on_any_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_inverted_rounding_goes_the_other_way() -> None:
     levels = Trust(transition=DDIM(41)).levels(points())
-    line = spiral.line_of(0, 8, levels)
+    line = spiral_tasks.line_of(0, 8, levels)
     schedule = VPSchedule()
     pairs = [
-        (spiral.Inverted(0, 8, seed), StochasticLinearBudget(0, 8, seed)) for seed in range(200)
+        (spiral_tasks.Inverted(0, 8, seed), StochasticLinearBudget(0, 8, seed))
+        for seed in range(200)
     ]
     turned, right = (
         torch.tensor([pair[i].steps(levels, schedule) for pair in pairs]).double().mean(dim=0)
