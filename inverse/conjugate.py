@@ -118,8 +118,9 @@ def integrated_rate(
     _check_finite(schedule, weighting, w, t, s)
     if weighting == "bayes" and s == 0 and damping.min() == 0:
         raise InputError(
-            "The integral of the weighting 'bayes' diverges at time 0 without noise in the "
-            "measurement: use another weighting, Euler's rule (integrate=False), or CPiGDM."
+            "The integral of the weighting 'bayes' diverges at time 0, unless the measurement has "
+            "noise that is known in each singular direction: use another weighting, Euler's rule "
+            "(integrate=False), or CPiGDM."
         )
     u, width, _ = _nodes(t, s)
     rate = guidance_rate(schedule, weighting, w, u) * _share(variance(schedule, u), damping)
