@@ -56,7 +56,8 @@ def report(folder: Path) -> None:
     }
     (folder / "results.json").write_text(json.dumps(gathered, indent=1))
     tasks = sorted({row["task"] for row in rows})
-    text = "\n\n".join([*(table(rows, task, spent) for task in tasks), costs(trained)])
+    parts = [*(table(rows, task, spent) for task in tasks), *([costs(trained)] if trained else [])]
+    text = "\n\n".join(parts)
     (folder / "report.md").write_text(text + "\n")
     draw(stages, rows, trained, spent).savefig(folder / "report.png", dpi=170)
     print(f"\n{text}\n")
@@ -231,7 +232,8 @@ def draw(
     loss.set(xlabel="training step", ylabel="training loss")
     for panel in (cost, loss):
         panel.set_yscale("log")
-        panel.legend(fontsize=6, frameon=False)
+        if panel.lines:
+            panel.legend(fontsize=6, frameon=False)
     for panel in (dots, cost, loss):
         panel.tick_params(labelsize=7, which="both")
         panel.xaxis.label.set_size(8)
