@@ -57,11 +57,11 @@ def share(rank: int, runs: Path, fields: int, folder: Path) -> None:
     r"""Solves every other measurement in one of two processes, and gathers the answers."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    benches = {space: load(runs, space, torch.float64, fields) for space in SPACES}
     store = distributed.FileStore(str(folder / "store"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     answers = {}
-    for space in SPACES:
-        bench = load(runs, space, torch.float64, fields)
+    for space, bench in benches.items():
         for name in SOLVERS:
             mine = solve(bench, name, slice(rank, None, 2))
             both = [torch.empty_like(mine) for _ in range(2)]
