@@ -32,7 +32,15 @@ References:
     https://openreview.net/forum?id=9_gsMA8MRKQ
 """
 
-__all__ = ["Increments", "Weighting", "carrier", "guidance_rate", "increments", "integrated_rate"]
+__all__ = [
+    "Increments",
+    "Weighting",
+    "carrier",
+    "euler_rate",
+    "guidance_rate",
+    "increments",
+    "integrated_rate",
+]
 
 import math
 from functools import cache
@@ -94,6 +102,16 @@ def variance(schedule: Schedule, t: Tensor) -> Tensor:
     r"""Returns the assumed variance :math:`r_t^2` of the clean field at times `(*)`."""
     alpha, sigma = schedule(t)
     return sigma**2 / (alpha**2 + sigma**2)
+
+
+def euler_rate(
+    schedule: Schedule, weighting: Weighting, w: float, t: Tensor, s: Tensor, damping: Tensor
+) -> Tensor:
+    r"""Returns the guidance rate at the beginning of a step times its length, for each singular
+    value. Arguments are those of `integrated_rate`."""
+    _check_finite(schedule, weighting, w, t, s)
+    r2 = variance(schedule, t)
+    return guidance_rate(schedule, weighting, w, t) * (t - s) * r2 / (r2 + damping)
 
 
 def integrated_rate(

@@ -2,19 +2,17 @@ r"""Conjugate pseudoinverse guidance: few steps, however strong the guidance."""
 
 __all__ = ["CPiGDM"]
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from mdm import DDIM, Denoiser, Level, Transition
+from mdm import Level, Transition
 
 from .conjugate import Weighting, carrier, increments, variance
-from .pigdm import Spectrum, check_projection, lifted_residual, projected
-from .solver import Cost, Run, Sequential
+from .pigdm import Pseudoinverse, lifted_residual
+from .solver import Run
 
 
-class CPiGDM(Sequential):
+class CPiGDM(Pseudoinverse):
     r"""Creates the conjugate integrator of pseudoinverse guidance, in gain form: a step on a clean
     field that has moved towards the measurement by a fraction :math:`1 - \rho_i`
     in each singular direction, and for the Jacobian of the network,
@@ -53,13 +51,8 @@ class CPiGDM(Sequential):
         iterations: int = 10,
         transition: Transition | None = None,
     ) -> None:
-        super().__init__(transition or DDIM(20, eta=0.0))
+        super().__init__(project, iterations, transition)
         self.weight, self.weighting, self.lam = weight, weighting, lam
-        self.project, self.iterations = project, iterations
-
-    def begin(self, run: Run, shape: Sequence[int]) -> None:
-        check_projection(self.project, run.operator)
-        run.state["spectrum"] = Spectrum.of(run.operator)
 
     def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         schedule, spectrum = run.denoiser.schedule, run.state["spectrum"]
@@ -99,10 +92,3 @@ class CPiGDM(Sequential):
         a_s = level.sigma_s / c_s
         drift = (float(other.clean) - 1) * y_hat + (float(other.frozen) - a_s) * frozen
         return level.land(level.mean(y_hat, y_t) + c_s * (drift + run.guard(move)))
-
-    def finish(self, run: Run, y: Tensor) -> Tensor:
-        return projected(run, y) if self.project else y
-
-    def cost(self, denoiser: Denoiser) -> Cost:
-        steps = len(self.levels(denoiser))
-        return Cost(steps, steps)

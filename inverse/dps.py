@@ -5,9 +5,9 @@ __all__ = ["DPS"]
 from torch import Tensor
 
 from constraints import Constraint
-from mdm import Denoiser, Level, Transition
+from mdm import Level, Transition
 
-from .solver import Cost, Run, Sequential, misfit
+from .solver import Run, Sequential, misfit
 
 
 class DPS(Sequential):
@@ -59,7 +59,3 @@ class DPS(Sequential):
 
         y_hat, gradient = run.pull(y_t, level.t, loss)
         return level.land(level.mean(y_hat, y_t) + run.guard(-self.zeta * gradient))
-
-    def cost(self, denoiser: Denoiser) -> Cost:
-        steps = len(self.levels(denoiser))
-        return Cost(steps, steps)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint
-from mdm import Denoiser, Level, Transition
+from mdm import Level, Transition
 
-from .solver import Cost, Run, Sequential, misfit
+from .solver import Run, Sequential, misfit
 
 
 class LGDMC(Sequential):
@@ -81,7 +81,3 @@ class LGDMC(Sequential):
             norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
             gradient = gradient / (norm + 1e-8).reshape(-1, *[1] * (y_t.ndim - 1))
         return level.land(level.mean(y_hat, y_t) + run.guard(-self.step_size * gradient))
-
-    def cost(self, denoiser: Denoiser) -> Cost:
-        steps = len(self.levels(denoiser))
-        return Cost(steps, steps)

@@ -1,19 +1,20 @@
 r"""Pseudoinverse guidance, the conjugate one of which is integrated in a file of its own."""
 
-__all__ = ["PiGDM", "Spectrum", "check_projection", "lifted_residual"]
+__all__ = ["PiGDM", "Pseudoinverse", "Spectrum", "lifted_residual"]
 
+import abc
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from constraints import InputError
-from mdm import DDIM, Denoiser, Level, Transition
+from mdm import DDIM, Level, Transition
 
-from .conjugate import Weighting, carrier, guidance_rate, integrated_rate, variance
+from .conjugate import Weighting, carrier, euler_rate, integrated_rate, variance
 from .linalg import damped_lift
 from .operators import SVD, Liftable, LinearOperator, Operator
-from .solver import Cost, Run, Sequential
+from .solver import Run, Sequential
 
 
 class Spectrum:
@@ -55,7 +56,37 @@ class Spectrum:
         return self.svd.ut(m) / self.svd.values.to(m)
 
 
-class PiGDM(Sequential):
+class Pseudoinverse(Sequential, abc.ABC):
+    r"""Base of the solvers that know the pseudo-inverse of the operator, or of its tangent.
+
+    Arguments:
+        project: Whether the fields are projected onto :math:`A y = m` at the end.
+        iterations: The largest number of conjugate gradients, where they are needed.
+        transition: The transitions; 20 deterministic steps, `DDIM(20, eta=0)`, if missing.
+    """
+
+    def __init__(self, project: bool, iterations: int, transition: Transition | None) -> None:
+        super().__init__(transition or DDIM(20, eta=0.0))
+        self.project, self.iterations = project, iterations
+
+    def begin(self, run: Run, shape: Sequence[int]) -> None:
+        if self.project and not isinstance(run.operator, LinearOperator):
+            raise InputError(
+                f"project=True needs a linear operator, whose pseudo-inverse is known, got "
+                f"{type(run.operator).__name__}: leave it out, or solve in data space with "
+                "namm.IdentityMirror."
+            )
+        run.state["spectrum"] = Spectrum.of(run.operator)
+
+    def finish(self, run: Run, y: Tensor) -> Tensor:
+        if not self.project:
+            return y
+        operator = run.operator
+        assert isinstance(operator, LinearOperator)  # or `begin` has refused it
+        return y + operator.pinv(run.m - operator(y))
+
+
+class PiGDM(Pseudoinverse):
     r"""Creates pseudoinverse guidance of the probability flow: the score gains
 
     .. math:: w_t J^T A^T (r_t^2 A A^T + \text{std}^2)^{-1} (m - A \hat y), \quad
@@ -93,29 +124,14 @@ class PiGDM(Sequential):
         iterations: int = 10,
         transition: Transition | None = None,
     ) -> None:
-        super().__init__(transition or DDIM(20, eta=0.0))
+        super().__init__(project, iterations, transition)
         self.weight, self.weighting, self.integrate = weight, weighting, integrate
-        self.project, self.iterations = project, iterations
-
-    def begin(self, run: Run, shape: Sequence[int]) -> None:
-        check_projection(self.project, run.operator)
-        run.state["spectrum"] = Spectrum.of(run.operator)
 
     def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         schedule, spectrum = run.denoiser.schedule, run.state["spectrum"]
         damping = torch.zeros(1).double() if spectrum is None else spectrum.damping
-        options = (schedule, self.weighting, self.weight, level.t)
-        if self.integrate:
-            gain = integrated_rate(*options, level.s, damping)
-        else:
-            r2 = variance(schedule, level.t)
-            gain = guidance_rate(*options) * (level.t - level.s) * r2 / (r2 + damping)
-        if not torch.isfinite(gain).all():
-            raise InputError(
-                f"The guidance of the weighting '{self.weighting}' is infinite at time "
-                f"{float(level.t):g} of a {type(schedule).__name__}: use the weighting "
-                "'conjugate', or start below 1."
-            )
+        rate = integrated_rate if self.integrate else euler_rate
+        gain = rate(schedule, self.weighting, self.weight, level.t, level.s, damping)
 
         def along(y_hat: Tensor) -> Tensor:
             if spectrum is None:
@@ -129,13 +145,6 @@ class PiGDM(Sequential):
         y_hat, gradient = run.pull(y_t, level.t, along)
         move = float(carrier(schedule, level.s)) * gradient
         return level.land(level.mean(y_hat, y_t) + run.guard(move))
-
-    def finish(self, run: Run, y: Tensor) -> Tensor:
-        return projected(run, y) if self.project else y
-
-    def cost(self, denoiser: Denoiser) -> Cost:
-        steps = len(self.levels(denoiser))
-        return Cost(steps, steps)
 
 
 @torch.no_grad()
@@ -158,23 +167,6 @@ def lifted_residual(run: Run, y_hat: Tensor, level: Level, iterations: int) -> T
     lift, left = damped_lift(operator, run.m, y_hat, r2, iterations)
     run.facts["unsolved"] = max(run.facts.get("unsolved", 0.0), float(left.max()))
     return lift
-
-
-def check_projection(project: bool, operator: Operator) -> None:
-    r"""Refuses a projection onto the measurements of an operator that is not linear."""
-    if project and not isinstance(operator, LinearOperator):
-        raise InputError(
-            f"project=True needs a linear operator, whose pseudo-inverse is known, got "
-            f"{type(operator).__name__}: leave it out, or solve in data space with "
-            "namm.IdentityMirror."
-        )
-
-
-def projected(run: Run, y: Tensor) -> Tensor:
-    r"""Returns the nearest fields that satisfy the measurements of a linear operator."""
-    operator = run.operator
-    assert isinstance(operator, LinearOperator)
-    return y + operator.pinv(run.m - operator(y))
 
 
 def _same(z: Tensor) -> Tensor:

@@ -139,6 +139,12 @@ class Sequential(Solver, abc.ABC):
         r"""Returns what becomes of the fields after the last step. Nothing by default."""
         return y
 
+    def cost(self, denoiser: Denoiser) -> Cost:
+        r"""Returns the cost of one call and one product a step; a step that spends otherwise says
+        so itself."""
+        steps = len(self.levels(denoiser))
+        return Cost(steps, steps)
+
     def levels(self, denoiser: Denoiser) -> list[Level]:
         r"""Returns the levels of the chain, without seeds."""
         return list(descend(self.transition, denoiser.schedule, ()))
