@@ -102,8 +102,8 @@ class FieldData(L.LightningDataModule, abc.ABC):
             keys: The B keys, for `constraints.noise`.
 
         Returns:
-            The fields, float32 with shape `(B, C, *S)`. Those that are not finite are drawn again,
-            with another key.
+            The fields, with shape `(B, C, *S)`, in the precision in which they were computed.
+            Those that are not finite are drawn again, with another key.
         """
 
     @abc.abstractmethod
@@ -115,7 +115,9 @@ class FieldData(L.LightningDataModule, abc.ABC):
         r"""Returns the attributes of a simulated file: `axes`, `channels`, `solver`, `units`, and
         whatever else the fields depend on."""
 
-    def simulate(self, n: int, seed: int, start: int = 0) -> Tensor:
+    def simulate(
+        self, n: int, seed: int, start: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         r"""Simulates fields of an endless sequence. The same field comes out alone, in any chunk
         and in any run.
 
@@ -123,11 +125,12 @@ class FieldData(L.LightningDataModule, abc.ABC):
             n: The number of fields.
             seed: The seed of the sequence.
             start: The position of the first field in it.
+            dtype: The precision of the result; files are written in float32.
 
         Returns:
             The fields, with shape `(n, C, *S)`.
         """
-        return self._simulate(n, seed, start)[0]
+        return self._simulate(n, seed, start)[0].to(dtype)
 
     @torch.no_grad()
     def _simulate(self, n: int, seed: int, start: int) -> tuple[Tensor, int]:
@@ -179,6 +182,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
         for row in range(0, self.sizes[split], CHUNK):
             n = min(CHUNK, self.sizes[split] - row)
             x, redrawn = self._simulate(n, self.seed, FIRST[split] + row)
+            x = x.float()
             with torch.no_grad():
                 distance = self.constraint(x).max().item()
             if not distance <= self.floor:

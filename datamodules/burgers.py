@@ -63,7 +63,7 @@ class BurgersData(FieldData):
         frames = []
         for _ in range(self.frames):
             u = self.constraint.step(u)
-            frames.append(u.T.float())
+            frames.append(u.T)
         return torch.stack(frames, dim=-1).unsqueeze(1)
 
     def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:

@@ -39,7 +39,7 @@ class SpiralData(FieldData):
         # the length of the curve grows as the square of the angle
         points = self.constraint.curve(share.sqrt())
         points = points + self.std * noise([(*key, "noise") for key in keys], (2,), points)
-        return points.float()[:, :, None, None]
+        return points[:, :, None, None]
 
     def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
         return {}
