@@ -16,6 +16,7 @@ __all__ = [
     "Liftable",
     "LinearBudget",
     "LinearOperator",
+    "Mask",
     "Operator",
     "PiGDM",
     "Pullback",
@@ -58,8 +59,8 @@ from .operators import (
     Pullback,
     Quantise,
     Residual,
-    Select,
 )
 from .pigdm import PiGDM
+from .selection import Mask, Select
 from .solver import Cost, Run, Sequential, Solver, guard, misfit
 from .trust import Trust

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, derive_seed
+from constraints import Constraint, InputError, derive_seed, noise
 from mdm import Denoiser
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
-from .operators import LinearOperator, Operator, Pullback
+from .operators import LinearOperator, Operator, Pullback, Residual
 from .solver import Solver
 
 
@@ -77,7 +77,7 @@ class Inverse(Evaluation):
             return
         m = self.operator.measure(x, [derive_seed(self.seed, "field", i) for i in index])
         unknowns = self.constraint.unknowns(x.shape[1:])
-        if unknowns is not None:
+        if unknowns is not None and not isinstance(self.operator, Residual):
             self.observed = m[0].numel(), unknowns
         copies = range(self.per_field)
         seeds = [derive_seed(self.seed, "solve", i, k) for i in index for k in copies]
@@ -94,19 +94,19 @@ class Inverse(Evaluation):
         if not torch.equal(result.y, result.mean):
             with torch.no_grad():
                 ends["published"] = self.mirror.inverse(result.y)
+        rejected = torch.tensor(result.report.get("rejected", [0] * len(x)), device=x.device)
         for name, end in ends.items():
-            error = torch.linalg.vector_norm((end - x).flatten(1), dim=1)
-            self.score(
-                name,
-                end,
-                chi2=((m - self.operator(end)) / self.operator.std).square().flatten(1).mean(1),
-                rejected=torch.tensor(
-                    result.report.get("rejected", [0] * len(x)), device=x.device
-                ),
-                relative_error=error / torch.linalg.vector_norm(x.flatten(1), dim=1),
-            )
+            chi2 = ((m - self.operator(end)) / self.operator.std).square().flatten(1).mean(1)
+            extra = {"chi2": chi2, "rejected": rejected}
+            if not isinstance(self.operator, Residual):  # which has not seen the field
+                error = torch.linalg.vector_norm((end - x).flatten(1), dim=1)
+                truth = torch.linalg.vector_norm(x.flatten(1), dim=1)
+                extra["relative_error"] = error / truth
+            self.score(name, end, **extra)
         if not self.shown:
-            self.shown = {"truth": x, "measured": self._seen(m, x), self.method: x_hat}
+            asked = {"truth": x, "measured": self._seen(m, x)}
+            asked = {"data": x} if isinstance(self.operator, Residual) else asked
+            self.shown = {**asked, self.method: x_hat}
 
     def rows(self) -> list[dict[str, Any]]:
         rows = super().rows()
@@ -121,6 +121,6 @@ class Inverse(Evaluation):
     def _seen(self, m: Tensor, x: Tensor) -> Tensor:
         if not isinstance(self.operator, LinearOperator):
             return torch.full_like(x, torch.nan)
-        # what is not seen is left blank
-        seen = self.operator.pinv(torch.ones_like(m)) != 0
+        # what no field leaves a trace of is left blank
+        seen = self.operator.project(noise([("seen", 0)], x.shape[1:], x)) != 0
         return torch.where(seen, self.operator.pinv(m), torch.nan)

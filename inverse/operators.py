@@ -12,7 +12,6 @@ __all__ = [
     "Pullback",
     "Quantise",
     "Residual",
-    "Select",
 ]
 
 import abc
@@ -188,50 +187,6 @@ class LinearOperator(Liftable, abc.ABC):
         return svd
 
 
-class Select(LinearOperator):
-    r"""Creates the operator that keeps some positions along one axis: the first times, some
-    states, some channels.
-
-    Arguments:
-        dim: The axis of `(B, C, *S)`, for example -1 for time.
-        index: The positions kept: a list, or a number n for the first n.
-        size: The number of positions of the axis.
-        std: The std of the measurement noise, or one for each channel of `(B, C, H, W)`.
-    """
-
-    index: Tensor
-
-    def __init__(
-        self, dim: int, index: list[int] | int, size: int, std: float | list[float] = 0.2
-    ) -> None:
-        super().__init__(std)
-        kept = list(range(index)) if isinstance(index, int) else index
-        if not kept or min(kept) < 0 or max(kept) >= size or len(set(kept)) < len(kept):
-            raise ValueError(
-                f"Select expects distinct positions from 0 to {size - 1}, got {kept}."
-            )
-        self.dim, self.size = dim, size
-        self.register_buffer("index", torch.tensor(kept), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[self.dim] != self.size:
-            raise InputError(
-                f"Select was told that axis {self.dim} has {self.size} positions, got fields of "
-                f"shape {tuple(x.shape)}."
-            )
-        return x.index_select(self.dim, self.index)
-
-    def adjoint(self, m: Tensor) -> Tensor:
-        shape = list(m.shape)
-        shape[self.dim] = self.size
-        return m.new_zeros(shape).index_copy(self.dim, self.index, m)
-
-    def svd(self) -> SVD:
-        return SVD(
-            self.std.new_ones(()), self.adjoint, self, nn.Identity(), nn.Identity(), diagonal=True
-        )
-
-
 class Pullback(Operator):
     r"""Creates the operator :math:`A \circ f` on mirror space.
 
@@ -256,7 +211,8 @@ class Pullback(Operator):
 
 class Residual(Operator):
     r"""Creates the operator whose measurements are the residuals of a constraint, so that a solver
-    of inverse problems can solve for the constraint alone: the measurement to solve for is 0.
+    of inverse problems can solve for the constraint alone. Nothing is measured: the residual to
+    solve for is 0, whatever the field.
 
     Arguments:
         constraint: The constraint; its distance is measured if it defines no residual.
@@ -273,6 +229,9 @@ class Residual(Operator):
         except NotImplementedError:
             residual = self.constraint(x)
         return residual.reshape(len(x), -1)
+
+    def measure(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return torch.zeros_like(self(x))
 
 
 class Quantise(Liftable):

@@ -7,6 +7,9 @@ A problem is a folder with a `run.yaml`, which names its stages in order:
       samples: {verb: predict, configs: [data.yaml, mdm.yaml], args: ["--ckpt_path={runs}/..."]}
       report: {verb: report}
 
+With `include: ../stages.yaml` the stages of another file come first, without those that this one
+names itself.
+
 A stage is nothing but a plain command: `namm fit -c ../trainer.yaml -c data.yaml -c namm.yaml`,
 its run folder, and its own arguments, in which `{runs}` stands for the folder of all stages. With
 a scale, each file is followed by the file of the same name in the folder of that scale, if there
@@ -162,15 +165,33 @@ def plan(problem: Path, scale: str | None) -> list[Stage]:
     return stages
 
 
-def entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    r"""Yields the names of the stages in `run.yaml` and what it says of them, checked."""
+def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    r"""Yields the names of the stages in `run.yaml` and what it says of them, checked.
+
+    Arguments:
+        file: The file.
+        above: The files that include it.
+    """
+    if file in above:
+        raise CommandError(f"{file} includes itself: leave out one `include`.")
     if not file.is_file():
         raise CommandError(f"there is no {file}: give the folder of a problem.")
     content = yaml.safe_load(file.read_text("utf-8"))
     stages = content.get("stages") if isinstance(content, dict) else None
     if not isinstance(stages, dict) or not stages:
         raise CommandError(f"{file} names no stages: expected 'stages: {{NAME: {{verb: ...}}}}'.")
+    for key in content:
+        if key not in ("include", "stages"):
+            raise CommandError(f"{file} has no key '{key}'.{nearest(key, ('include', 'stages'))}")
+    if "include" in content:
+        other = Path(normpath(file.parent / str(content["include"])))
+        included = entries(other, (*above, file))
+        yield from ((name, entry) for name, entry in included if name not in stages)
     for name, entry in stages.items():
+        if not isinstance(entry, dict):
+            raise CommandError(
+                f"{file}: '{name}' is {entry}, expected {{verb: ..., configs: ...}}."
+            )
         for key in entry:
             if key not in KEYS:
                 raise CommandError(f"{file}: '{name}' has no key '{key}'.{nearest(key, KEYS)}")

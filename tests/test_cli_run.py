@@ -111,6 +111,39 @@ def test_to_stops_after_a_stage(stages: list[Path]) -> None:
     assert sorted(path.name for path in RUNS.iterdir()) == ["check", "first"]
 
 
+def test_included_stages_come_first(
+    stages: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = {name: STAGES[name] for name in ("first", "check", "third")}
+    write("configs/stages.yaml", {"stages": shared})
+    own = {name: STAGES[name] for name in ("second", "third", "report")}
+    write("configs/toy/run.yaml", {"include": "../stages.yaml", "stages": own})
+
+    assert main([*RUN, "--dry-run"]) is None
+    shown = commands(capsys.readouterr().out)
+    versions = [line.split("--trainer.logger.version ")[-1].split()[0] for line in shown[:-1]]
+    assert versions == ["first", "check", "second", "third"]
+    assert shown[-1] == "[5/5] namm report runs/toy-demo"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"include": "../stagse.yaml", "stages": STAGES}, "there is no configs/stagse.yaml"),
+        ({"include": "run.yaml", "stages": STAGES}, "configs/toy/run.yaml includes itself"),
+        ({"inclde": "../stages.yaml", "stages": STAGES}, "did you mean: include?"),
+        ({"stages": {**STAGES, "first": None}}, "'first' is None"),
+    ],
+)
+def test_mistake_in_the_stages_is_named(
+    stages: list[Path], content: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("configs/toy/run.yaml", content)
+
+    assert main([*RUN, "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_change_is_not_mixed_in(stages: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(RUN) is None
     write("configs/toy/demo/second.yaml", {"trainer": {"max_steps": 3}})

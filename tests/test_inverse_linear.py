@@ -21,6 +21,7 @@ from inverse import (
     Fourier,
     Liftable,
     LinearOperator,
+    Mask,
     Operator,
     Pullback,
     Quantise,
@@ -38,6 +39,8 @@ Case = tuple[LinearOperator, tuple[int, ...]]
 CASES: dict[str, Callable[[], Case]] = {
     "select": lambda: (Select(-1, [4, 0, 1], 6), (2, 5, 6)),
     "select channel": lambda: (Select(1, [1], 2), (2, 5, 6)),
+    "mask seen": lambda: (Mask([5, 6], [1, 2, 3, 4]), (2, 5, 6)),
+    "mask hidden": lambda: (Mask([5, 6], [0, 1, 2, 3], hidden=True), (2, 5, 6)),
     "box": lambda: (Downsample(2), (2, 8, 6)),
     "box of one axis": lambda: (Downsample(3, [-1]), (1, 4, 9)),
     "box in time": lambda: (Downsample(2, [-3, -1]), (2, 4, 3, 6)),
@@ -196,6 +199,15 @@ def test_operator_without_decomposition() -> None:
 
 
 # each against its own definition
+
+
+def test_mask_sees_a_rectangle_or_all_but_it() -> None:
+    x = draw(2, 3, 5, 6)
+    seen, hidden = (Mask([5, 6], [1, 2, 3, 4], hidden) for hidden in (False, True))
+
+    assert torch.equal(seen(x), x[..., 1:4, 2:6].flatten(-2))
+    assert torch.equal(seen.pinv(seen(x)) + hidden.pinv(hidden(x)), x)
+    assert not hidden.pinv(hidden(x))[..., 1:4, 2:6].any()
 
 
 def test_downsample_is_average_pooling() -> None:
@@ -368,6 +380,13 @@ def test_quantise_rounds_once() -> None:
     assert float((m - x).abs().max()) <= 0.15 + 1e-6
 
 
+def test_residual_to_solve_for_is_zero_whatever_the_field() -> None:
+    x = draw(3, 1, 8, 6)
+    m = Residual(Burgers(), std=0.1).measure(x, range(3))
+
+    assert m.shape == (3, 40) and not m.any() and Burgers()(x).min() > 0.1
+
+
 def test_residual_is_that_of_the_constraint() -> None:
     burgers, x = Burgers(), draw(3, 1, 8, 6)
     operator = Residual(burgers)
@@ -418,6 +437,11 @@ def test_solver_may_solve_for_the_constraint_alone() -> None:
         (lambda: Fourier([4, 4], low=-1), "low to be at least 0, got -1"),
         (lambda: Fourier([4, 4, 4]), r"two positive sizes \[H, W\], got \[4, 4, 4\]"),
         (lambda: Quantise(0.0), "positive step, got 0"),
+        (lambda: Mask([4, 4], [0, 0, 4]), r"box \[row, column, height, width\], got"),
+        (lambda: Mask([4, 6], [0, 4, 2, 3]), r"inside a grid of 4x6, got \[0, 4, 2, 3\]"),
+        (lambda: Mask([4, 6], [-1, 0, 2, 3]), r"inside a grid of 4x6, got \[-1, 0, 2, 3\]"),
+        (lambda: Mask([4, 6], [0, 0, 0, 3]), r"inside a grid of 4x6, got \[0, 0, 0, 3\]"),
+        (lambda: Mask([4, 6], [0, 0, 4, 6], hidden=True), r"\[0, 0, 4, 6\] hides all"),
     ],
 )
 def test_arguments_of_no_meaning_are_refused(build: Callable[[], Any], words: str) -> None:
@@ -432,6 +456,7 @@ def test_arguments_of_no_meaning_are_refused(build: Callable[[], Any], words: st
         (Downsample(2, [-3]), (2, 4), r"got fields of shape \(2, 2, 4\)"),
         (Blur(1.0, [4, 6]), (1, 6, 4), r"sizes \[4, 6\], got fields of shape \(2, 1, 6, 4\)"),
         (RandomProjection(2, [1, 4]), (4,), r"sizes \[1, 4\], got fields of shape \(2, 4\)"),
+        (Mask([4, 6], [0, 0, 2, 2]), (1, 6, 4), r"sizes \[4, 6\], got fields of shape"),
         (Fourier([4, 6]), (2, 4, 5), r"sizes \[4, 6\], got fields of shape \(2, 2, 4, 5\)"),
     ],
 )
@@ -449,6 +474,7 @@ def test_fields_of_another_size_are_refused(
     ("name", "arguments"),
     [
         ("Select", {"dim": -1, "index": 2, "size": 4, "std": [0.1, 0.2]}),
+        ("Mask", {"size": [4, 4], "box": [0, 0, 2, 4], "hidden": True, "std": [0.1, 0.2]}),
         ("Downsample", {"factor": 2, "dims": [-2], "std": [0.1, 0.2]}),
         ("Downsample", {"factor": 2}),
         ("Blur", {"sigma": 1, "size": [4, 4], "boundary": "reflect", "cutoff": 0.01}),
