@@ -2,17 +2,21 @@ r"""Figures: grids of fields and residuals, and the callback that draws one per 
 
 __all__ = ["LogFields", "draw_fields", "field_grid", "residual_image"]
 
+import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from constraints import Constraint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+PATHS = 12  # drawn in a panel
 
 
 def field_grid(
@@ -22,11 +26,11 @@ def field_grid(
     mirror: Collection[str] = (),
 ) -> "Figure":
     r"""Draws fields side by side, with their residuals below; points of the plane, which are
-    fields of shape `(2, 1, 1)`, all together.
+    fields of shape `(2, 1, 1)`, and paths, of shape `(C, L, 1)`, all together.
 
     Arguments:
-        fields: The fields by title, each with shape `(B, C, H, W)`; the first channel is drawn, on
-            the colour range of the first of the fields.
+        fields: The fields by title, each with shape `(B, C, H, W)`; the channels are drawn as one
+            mosaic, on the colour range of the first of the fields.
         constraint: The constraint whose residual is drawn, where it has one.
         rows: The number of samples drawn.
         mirror: The titles of the fields in mirror space, which have no residual.
@@ -41,7 +45,7 @@ def field_grid(
     residuals |= dict.fromkeys(mirror)
     per_row = 1 if all(r is None for r in residuals.values()) else 2
     size = (1.7 * len(fields) + 0.8, 1.75 * rows * per_row + 0.3)
-    if _are_points(fields):
+    if _are_points(fields) or _are_paths(fields):
         size = (2.2 * len(fields) + 0.4, 2.8)
     figure = Figure(figsize=size, layout="constrained")
     draw_fields(figure, fields, residuals, rows)
@@ -55,18 +59,18 @@ def draw_fields(
     rows: int,
 ) -> None:
     r"""Draws fields and residuals into a figure or a part of one. Residuals share a colour range,
-    the 99 % quantile of the largest.
+    the 99 % quantile of the largest. What are points or paths is drawn as such.
 
     Arguments:
         figure: The `matplotlib` figure or sub-figure.
         fields: The fields by title, each with shape `(B, C, H, W)`.
-        residuals: The residuals by the same titles, `(B, H, W)`, or none.
+        residuals: The residuals by the same titles, `(B, C', H', W')`, or none.
         rows: The number of samples drawn.
     """
-    if _are_points(fields):
-        _draw_points(figure, fields, residuals)
+    if _are_points(fields) or _are_paths(fields):
+        _draw_curves(figure, fields, residuals)
         return
-    first = next(iter(fields.values()))[:, 0].float()
+    first = next(iter(fields.values())).float()
     low, high = float(first.min()), float(first.max())
     drawn = [r.abs().flatten()[:100_000] for r in residuals.values() if r is not None]
     scale = max((float(r.quantile(0.99)) for r in drawn), default=0.0)
@@ -77,7 +81,7 @@ def draw_fields(
         residual = residuals[title]
         for row in range(rows):
             panel = panels[row * per_row][column]
-            shown = field[row, 0].detach().float().cpu().numpy()
+            shown = _mosaic(field[row].detach().float().cpu()).numpy()
             image = panel.imshow(shown, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
             if column == len(fields) - 1:
                 bar = figure.colorbar(image, ax=panels[row * per_row].tolist(), **_BAR)
@@ -88,7 +92,7 @@ def draw_fields(
                 continue
             panel = panels[row * per_row + 1][column]
             image = panel.imshow(
-                residual[row].numpy(), cmap="seismic", vmin=-scale, vmax=scale, **_IMAGE
+                _mosaic(residual[row]).numpy(), cmap="seismic", vmin=-scale, vmax=scale, **_IMAGE
             )
             label = rf"$\ell$ = {residual[row].abs().mean():.1e}"
             box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5}
@@ -106,24 +110,43 @@ def draw_fields(
         line[0].set_ylabel("residual" if row % per_row else "field", fontsize=8)
 
 
+def _mosaic(field: Tensor) -> Tensor:
+    r"""Returns the channels `(C, H, W)` side by side, in rows of even length, as one image."""
+    channels = len(field)
+    columns = next(n for n in range(math.ceil(channels**0.5), channels + 1) if channels % n == 0)
+    # images are drawn from below
+    return rearrange(field.unflatten(0, (-1, columns)).flip(0), "r c h w -> (r h) (c w)")
+
+
 def _are_points(fields: Mapping[str, Tensor]) -> bool:
     return next(iter(fields.values())).shape[1:] == (2, 1, 1)
 
 
-def _draw_points(
+def _are_paths(fields: Mapping[str, Tensor]) -> bool:
+    c, length, width = next(iter(fields.values())).shape[1:]
+    return c >= 2 and length > 1 and width == 1
+
+
+def _draw_curves(
     figure: Any, fields: Mapping[str, Tensor], residuals: Mapping[str, Tensor | None]
 ) -> None:
     # on shared axes, so that none that went astray is cut off
     panels = figure.subplots(1, len(fields), squeeze=False, sharex=True, sharey=True)[0]
+    shape = next(iter(fields.values())).shape[1:]
     for panel, (title, field) in zip(panels, fields.items(), strict=True):
         panel.set_title(title, fontsize=8)
         panel.tick_params(labelsize=7)
         panel.set_aspect("equal")
-        if field.shape[1:] != (2, 1, 1):
+        if field.shape[1:] != shape:
             panel.set_axis_off()
             continue
-        first, second = field.detach().float().cpu().flatten(1).T.numpy()
-        panel.scatter(first, second, s=3, lw=0)
+        field = field.detach().float().cpu()
+        if _are_points(fields):
+            panel.scatter(*field.flatten(1).T.numpy(), s=3, lw=0)
+        else:
+            for path in field[:PATHS, :2, :, 0]:
+                (line,) = panel.plot(*path.numpy(), lw=0.8)
+                panel.plot(*path[:, 0].numpy(), "o", ms=2.5, color=line.get_color())
         residual = residuals[title]
         if residual is not None:
             label = rf"mean $\ell$ = {residual.abs().mean():.1e}"
@@ -136,19 +159,19 @@ _IMAGE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": 
 
 @torch.no_grad()
 def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | None:
-    r"""Returns the first channel of the residual, where it is an image.
+    r"""Returns the residual, where it is an image or several.
 
     Arguments:
         constraint: The constraint.
         field: The fields, with shape `(B, C, H, W)`.
 
     Returns:
-        The residuals, with shape `(B, H', W')`, or nothing.
+        The residuals, with shape `(B, C', H', W')`, or nothing.
     """
     if constraint is None or type(constraint).residual is Constraint.residual:
         return None
     residual = constraint.residual(field.float()).cpu()
-    return residual[:, 0] if residual.ndim == 4 else None
+    return residual if residual.ndim == 4 else None
 
 
 class LogFields(L.Callback):

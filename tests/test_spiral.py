@@ -274,6 +274,27 @@ def test_points_are_drawn_in_the_plane() -> None:
     assert figure.axes[1].get_xlabel().endswith(f"{float(residual.mean()):.1e}")
 
 
+def test_paths_are_drawn_in_the_plane() -> None:
+    x = torch.randn(3, 2, 64, 1)
+    figure = field_grid({"data": x, "samples": 2 * x})
+
+    for panel, shown in zip(figure.axes, (x, 2 * x), strict=True):
+        lines = [line for line in panel.lines if len(line.get_xdata()) == 64]
+        drawn = torch.stack([torch.as_tensor(line.get_xydata()) for line in lines])
+        torch.testing.assert_close(drawn, shown[..., 0].mT.double(), rtol=0, atol=1e-6)
+
+
+def test_channels_are_drawn_as_one_mosaic() -> None:
+    x = torch.arange(8.0)[None, :, None, None].expand(1, 8, 4, 6)
+    figure = field_grid({"x": x})
+
+    drawn = torch.as_tensor(figure.axes[0].images[0].get_array().data)
+    assert drawn.shape == (2 * 4, 4 * 6)
+    # images are drawn from below, the first channel at the top left
+    assert drawn[4:, ::6].unique(dim=0).tolist() == [[0, 1, 2, 3]]
+    assert drawn[:4, ::6].unique(dim=0).tolist() == [[4, 5, 6, 7]]
+
+
 # the command line
 
 
