@@ -6,21 +6,46 @@ key alone.
 """
 
 __all__ = [
+    "Ball",
+    "Box",
     "Burgers",
     "Constraint",
+    "ConvexSet",
+    "Count",
+    "Counter",
+    "Finding",
     "InputError",
+    "Linear",
+    "MinimumHeight",
+    "Obstacle",
+    "Periodic",
+    "PlanarArm",
     "Polynomial",
+    "Reflection",
+    "Rotation",
+    "Simplex",
     "Spiral",
     "Sum",
+    "TotalBrightness",
+    "Waypoints",
+    "check",
     "derive_seed",
     "generator",
+    "load_counter",
     "noise",
+    "save_counter",
     "uniform",
 ]
 
 from .base import Constraint, Sum
+from .brightness import TotalBrightness
 from .burgers import Burgers
+from .check import Finding, check
+from .count import Count, Counter, load_counter, save_counter
 from .errors import InputError
+from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial
 from .random import derive_seed, generator, noise, uniform
+from .sets import Ball, Box, ConvexSet, Linear, Simplex
 from .spiral import Spiral
+from .symmetry import Periodic, Reflection, Rotation

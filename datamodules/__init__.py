@@ -1,10 +1,17 @@
 r"""Where fields come from: files of the schema `namm-field/1`, simulated on first use."""
 
 __all__ = [
+    "ArmData",
+    "BlackHoleData",
     "BurgersData",
+    "CountingData",
     "FieldData",
     "FieldDataset",
+    "GalaxyData",
+    "ImageData",
     "KeyedBatches",
+    "PeriodicData",
+    "PointMassData",
     "SpiralData",
     "check_fits",
     "hash_fields",
@@ -13,8 +20,14 @@ __all__ = [
 ]
 
 from .base import FieldData
+from .black_hole import BlackHoleData
 from .burgers import BurgersData
+from .counting import CountingData
 from .dataset import FieldDataset
+from .galaxies import GalaxyData
+from .images import ImageData
+from .paths import ArmData, PointMassData
+from .periodic import PeriodicData
 from .sampler import KeyedBatches
 from .schema import check_fits, hash_fields, read_attributes, write_fields
 from .spiral import SpiralData

@@ -26,7 +26,6 @@ from .dataset import FieldDataset
 from .sampler import KeyedBatches, RankSampler, ResumableLoader
 from .schema import check_fits, compare, hash_fields, read_attributes, write_fields
 
-FIRST = {"train": 0, "val": 2**40, "test": 2**41}  # where each split starts in the sequence
 NEEDED = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -63,6 +62,8 @@ class FieldData(L.LightningDataModule, abc.ABC):
     shape: tuple[int, ...]
     sha256: str
     floor: float = 1e-6  # the largest distance to the constraint a simulated field may have
+    # where each split starts in the sequence
+    first: dict[str, int] = {"train": 0, "val": 2**40, "test": 2**41}
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
     ) -> None:
         super().__init__()
         for name, counts in (("sizes", sizes), ("predict_sizes", predict_sizes or {})):
-            if wrong := {k: n for k, n in counts.items() if k not in FIRST or n < 1}:
+            if wrong := {k: n for k, n in counts.items() if k not in self.first or n < 1}:
                 raise InputError(
                     f"`{name}` has {wrong}, but positive numbers for train, val or test are "
                     f"wanted."
@@ -166,7 +167,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
                 compare(self.file, found, asked, "delete the file, or name another one")
         elif self.sizes:
             source = f"simulated by {type(self).__name__}"
-            attributes = {**asked, "source": source, "data_floor": 0.0, "redrawn": 0}
+            attributes = {"source": source, **asked, "data_floor": 0.0, "redrawn": 0}
             with tqdm(
                 total=sum(self.sizes.values()), desc=f"Simulating {self.file}", unit=" fields"
             ) as bar:
@@ -181,7 +182,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
     def _chunks(self, split: str, attributes: dict[str, Any], bar: tqdm) -> Iterator[Tensor]:
         for row in range(0, self.sizes[split], CHUNK):
             n = min(CHUNK, self.sizes[split] - row)
-            x, redrawn = self._simulate(n, self.seed, FIRST[split] + row)
+            x, redrawn = self._simulate(n, self.seed, self.first[split] + row)
             x = x.float()
             with torch.no_grad():
                 distance = self.constraint(x).max().item()

@@ -31,7 +31,8 @@ class MLP(nn.Module):
     `DiffusersDenoiser`.
 
     Arguments:
-        channels: The number of channels of a point.
+        channels: The number of channels of a point; or of all numbers of a short field, such as a
+            trajectory, which are taken for one point.
         width: The number of features of the hidden layers.
         layers: The number of residual blocks.
     """
@@ -48,18 +49,19 @@ class MLP(nn.Module):
         r"""Returns what the denoiser makes its estimate of.
 
         Arguments:
-            z: The noisy points, with shape `(B, channels, 1, 1)`.
+            z: The noisy points, with shape `(B, channels, 1, 1)`, or fields of as many numbers.
             t: The times in [0, 999], with shape `(B,)`.
 
         Returns:
-            The outputs, with shape `(B, channels, 1, 1)`.
+            The outputs, with the shape of z.
 
         Raises:
-            ValueError: If the fields are not points of this number of channels.
+            ValueError: If the fields are not of so many numbers.
         """
-        if z.shape[1:] != (self.channels, 1, 1):
+        if z[0].numel() != self.channels:
             raise ValueError(
-                f"MLP expects points of shape (B, {self.channels}, 1, 1), got {tuple(z.shape)}."
+                f"MLP expects fields of {self.channels} numbers, as points of shape (B, "
+                f"{self.channels}, 1, 1), got {tuple(z.shape)}."
             )
         level = self.time(get_timestep_embedding(t, 2 * FREQUENCIES).to(z.dtype))
         h = self.first(z.flatten(1))

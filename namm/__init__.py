@@ -12,6 +12,7 @@ __all__ = [
     "AxisConvTranspose2d",
     "ConstraintDistance",
     "CountFlops",
+    "Counting",
     "Evaluation",
     "Flops",
     "IdentityMirror",
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .callbacks import EMA, CountFlops, Flops
     from .checkpoint import Provenance, load_mirror, load_part, save_recipe
+    from .counting import Counting
     from .evaluation import Evaluation
     from .losses import mirror_losses
     from .metrics import MMD, ConstraintDistance, Mean, Spread
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 _PARTS = (
     "callbacks",
     "checkpoint",
+    "counting",
     "evaluation",
     "losses",
     "metrics",

@@ -18,11 +18,12 @@ Neural approximate mirror maps: diffusion models under constraints.
   validate   score a model on the validation data
   test       score a model on the test data
   predict    draw samples from a model
+  check      check a constraint and its data: namm check my_module.MyConstraint --data my.h5
   run        run all stages of a problem in order: namm run configs/burgers --scale demo
   report     write the table and the figure of finished stages: namm report runs/burgers
 
 `namm VERB --help` lists the options of a verb. `namm --version` prints the version."""
-VERBS = ("fit", "validate", "test", "predict", "run", "report")
+VERBS = ("fit", "validate", "test", "predict", "check", "run", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         argv: The verb and its options; those of the process if missing.
 
     Returns:
-        The exit code: `None` on success, 1 if an input does not fit or a file cannot be used, 2 if
-        the command or a configuration is wrong, 130 after Ctrl-C and 143 after SIGTERM.
+        The exit code: `None` on success, 1 if an input does not fit, a file cannot be used or a
+        constraint fails its check, 2 if the command or a configuration is wrong, 130 after Ctrl-C
+        and 143 after SIGTERM.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     try:
         from constraints import InputError
 
-        run(argv)
+        return run(argv)
     except KeyboardInterrupt:
         return fail("stopped.", 130)
     except Interrupted as stop:
@@ -73,11 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         return fail(
             f"error: {error.filename}: {error.strerror}." if named else f"error: {error}", 1
         )
-    return None
 
 
-def run(argv: Sequence[str]) -> None:
-    r"""Runs a verb that exists."""
+def run(argv: Sequence[str]) -> int | None:
+    r"""Runs a verb that exists, and returns its exit code."""
+    if argv[0] == "check":
+        from .check import main as check
+
+        return check(argv[1:]) or None
     if argv[0] == "run":
         from .run import main as stages
 
@@ -92,6 +97,7 @@ def run(argv: Sequence[str]) -> None:
         from .cli import main as lightning
 
         lightning(argv)
+    return None
 
 
 def fail(message: object, code: int) -> int:

@@ -15,6 +15,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from io import StringIO
@@ -33,10 +34,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lightning_utilities.core import rank_zero
 from torch import distributed
 
-from constraints import InputError
+from constraints import Constraint, InputError
 
 from . import EMA, Flops, Provenance
-from .errors import CommandError, Interrupted, explain
+from .errors import CommandError, Interrupted, explain, subclasses
 from .io import (
     AtomicCheckpointIO,
     KeepLast,
@@ -51,6 +52,7 @@ from .io import (
 # A class can be given by its short name, and is among those that an error suggests, once it is
 # imported. In a loop, because a statement would be an import up the ladder.
 PACKAGES = ("constraints", "datamodules", "namm", "mdm", "inverse")
+GROUP = "namm.constraints"  # the entry points of plug-ins
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
@@ -165,18 +167,8 @@ class CLI(LightningCLI):
             config[key] = seed
 
     def instantiate_classes(self) -> None:
-        try:
+        with constructing():
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
-            origin: BaseException = error
-            while origin.__cause__ is not None and not isinstance(origin, InputError):
-                origin = origin.__cause__  # jsonargparse wraps whatever is raised
-            # Constructors check their values; what they refuse is what the user wrote.
-            if isinstance(origin, InputError):
-                raise origin from None
-            if isinstance(origin, (ValueError, MisconfigurationException)):
-                raise InputError(f"{origin} (NAMM_TRACEBACK=1 shows where)") from error
-            raise origin from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         plugins = self._get(self.config_init, "trainer")["plugins"] or []
@@ -231,6 +223,22 @@ class CLI(LightningCLI):
 
 
 @contextmanager
+def constructing() -> Iterator[None]:
+    r"""Raises what a constructor refuses as an `InputError`: it is what the user wrote."""
+    try:
+        yield
+    except (ValueError, MisconfigurationException) as error:
+        origin: BaseException = error
+        while origin.__cause__ is not None and not isinstance(origin, InputError):
+            origin = origin.__cause__  # jsonargparse wraps whatever is raised
+        if isinstance(origin, InputError):
+            raise origin from None
+        if isinstance(origin, (ValueError, MisconfigurationException)):
+            raise InputError(f"{origin} (NAMM_TRACEBACK=1 shows where)") from error
+        raise origin from None
+
+
+@contextmanager
 def command(argv: Sequence[str]) -> Iterator[None]:
     r"""Makes `argv` the command of this process, which distributed training starts again in
     others, and leaves nothing of that training behind, so that another command can follow."""
@@ -267,6 +275,50 @@ def worth_showing(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(CHATTER)
 
 
+def load_packages() -> None:
+    r"""Imports all classes of this project, so that their short names are known."""
+    for package in PACKAGES:
+        module = import_module(package)
+        for name in getattr(module, "__all__", ()):
+            getattr(module, name)  # a package may import its parts when they are asked for
+
+
+def load_plugins() -> None:
+    r"""Imports the constraints that installed packages offer, so that their short names are known.
+
+    One that cannot be used is left out, and that is said on the standard error: a command that
+    does not need it goes on, and one that does then finds no such class.
+    """
+    known = [cls for cls in subclasses(Constraint) if cls.__module__.split(".")[0] in PACKAGES]
+    owners = {cls.__name__: "namm itself" for cls in known}
+    offers = [
+        (point.dist.name if point.dist else "", point) for point in entry_points(group=GROUP)
+    ]
+    for owner, point in sorted(offers, key=lambda offer: (offer[0], offer[1].name)):
+        try:
+            if point.attr in owners:  # not imported: from then on neither had a short name
+                raise ValueError(
+                    f"{owners[point.attr]} has a constraint of the name {point.attr} already"
+                )
+            plugin = point.load()
+            if not (isinstance(plugin, type) and issubclass(plugin, Constraint)):
+                raise TypeError(f"{point.value} is not a Constraint")
+            owners[point.attr] = owner
+        except Exception as error:  # whatever the import of a stranger's module raises
+            if os.environ.get("NAMM_TRACEBACK") == "1":
+                raise
+            complain(
+                f"the plug-in '{point.name}' ({point.value}) of the package '{owner}' is left "
+                f"out: {error}. Repair it, or uninstall the package."
+            )
+
+
+@cache
+def complain(message: str) -> None:
+    r"""Prints a message to the standard error, once in a process."""
+    print(f"namm: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str]) -> None:
     r"""Runs a command.
 
@@ -275,12 +327,8 @@ def main(argv: Sequence[str]) -> None:
     """
     # Subnormal numbers slow the first training steps down tenfold. Set before any other thread is.
     torch.set_flush_denormal(True)
-    for package in PACKAGES:
-        module = import_module(package)
-        for name in getattr(module, "__all__", ()):
-            getattr(module, name)  # a package may import its parts when they are asked for
-    for plugin in entry_points(group="namm.constraints"):
-        plugin.load()
+    load_packages()
+    load_plugins()
     with command(argv), quiet():
         CLI()
 

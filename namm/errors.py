@@ -206,13 +206,16 @@ def class_names(problem: Problem, module: str | None = None) -> set[str]:
     what was expected, and what the module offers in which it was looked for."""
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+    from constraints import Constraint
+
     *above, key = problem.keys or [""]
     if above:
         hint = parameters(load(problem.classes[len(above) - 1])).get(key)
     elif key.startswith("trainer."):
         hint = parameters(Trainer).get(key.removeprefix("trainer."))
     else:
-        hint = {"model": LightningModule, "data": LightningDataModule}.get(key)
+        known = {"model": LightningModule, "data": LightningDataModule, "constraint": Constraint}
+        hint = known.get(key)
     offered = vars(import_module(module)) if module else {}
     names = {f"{module}.{name}" for name, offer in offered.items() if callable(offer)}
     return names | {public(cls) for base in bases(hint) for cls in subclasses(base)}

@@ -1,0 +1,216 @@
+r"""The number of objects in an image, as a small network counts them.
+
+The network turns an image into a density, whose sum over all pixels is the count
+(Lempitsky & Zisserman, 2010). The density at a pixel depends on a neighbourhood of it alone, and
+on nothing else in the image or in the batch: the same weights count on a grid of any size, and
+two images side by side hold as many objects as both together.
+"""
+
+__all__ = ["Count", "Counter", "load_counter", "save_counter"]
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .base import Constraint
+from .errors import InputError
+
+FILE = "pretrained/count/counter.safetensors"
+
+
+class Counter(nn.Module):
+    r"""Creates a network that counts objects: strided convolutions to grids of half and of a
+    quarter of the resolution, residual blocks on both, SiLU, and no normalisation, which would
+    look at the whole image. The softplus at the end keeps the density of an empty sky near zero,
+    however large it is.
+
+    References:
+        Learning To Count Objects in Images (Lempitsky & Zisserman, 2010)
+        https://papers.nips.cc/paper/2010/hash/fe73f687e5bc5280214e0486b273a5f9-Abstract.html
+
+    Arguments:
+        width: The number of features at half the resolution; there are twice as many at a quarter.
+        blocks: The number of residual blocks on each of the two grids.
+
+    Raises:
+        ValueError: If there are no features, or less than no blocks.
+    """
+
+    def __init__(self, width: int = 24, blocks: int = 2) -> None:
+        super().__init__()
+        if width < 1 or blocks < 0:
+            raise ValueError(
+                f"Counter expects a positive width and no negative number of blocks, got {width} "
+                f"and {blocks}."
+            )
+        self.width, self.blocks = width, blocks
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, width, 5, stride=2, padding=2),
+            *(_Block(width) for _ in range(blocks)),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            *(_Block(2 * width) for _ in range(blocks)),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 1, 1),
+        )
+        nn.init.constant_(self.layers[-1].bias, -4.0)  # type: ignore  # most of a sky is empty
+
+    def density(self, x: Tensor) -> Tensor:
+        r"""Returns where the objects are.
+
+        Arguments:
+            x: The images, with shape `(B, 1, H, W)`.
+
+        Returns:
+            The number of objects in each cell of 4 x 4 pixels, with shape
+            `(B, 1, ceil(H / 4), ceil(W / 4))`.
+        """
+        # in the precision of the weights, which a learnt count cannot exceed
+        h = self.layers(x.to(self.layers[0].weight.dtype))  # type: ignore[arg-type]
+        return F.softplus(h).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Returns the counts, with shape `(B,)`, of images `(B, 1, H, W)`."""
+        return self.density(x).sum(dim=(1, 2, 3))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.layers(h)
+
+
+class Count(Constraint):
+    r"""Creates the constraint that an image holds n objects: the residual is c(x) - n, with the
+    count c(x) of a trained network.
+
+    The network stays as it is and in evaluation mode, whatever is trained around it. Its own error
+    is the floor of this distance; the attribute `sha256`, a hash of its weights, tells apart what
+    was trained with different ones.
+
+    References:
+        Neural Approximate Mirror Maps for Constrained Diffusion Models (Feng et al., 2025)
+        https://arxiv.org/abs/2406.12816
+
+    Arguments:
+        n: The number of objects.
+        counter: The network that counts; the one that comes with the project if missing.
+
+    Raises:
+        ValueError: If n is negative.
+    """
+
+    def __init__(self, n: int = 8, counter: Counter | None = None) -> None:
+        super().__init__()
+        if n < 0:
+            raise ValueError(f"Count expects a number of objects from 0, got {n}.")
+        self.n = n
+        self.counter = (load_counter() if counter is None else counter).requires_grad_(False)
+        self.sha256 = _hash(self.counter)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Count":
+        r"""Does nothing: the network stays in evaluation mode."""
+        return super().train(False)
+
+    def residual(self, x: Tensor) -> Tensor:
+        r"""Returns `c(x) - n`.
+
+        Arguments:
+            x: The images, with shape `(B, 1, H, W)`.
+
+        Returns:
+            The residuals, with shape `(B, 1)`.
+        """
+        return (self.counter(x) - self.n).unsqueeze(1)
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "problem": "count",
+            "boundary": {"y": "none", "x": "none"},
+            "parameters": {"n": self.n},
+        }
+
+    def check_shape(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != 1:
+            raise InputError(f"Count expects images of shape (B, 1, H, W), got {tuple(x.shape)}.")
+
+
+def load_counter(file: str = FILE) -> Counter:
+    r"""Loads a trained network.
+
+    Arguments:
+        file: The file that `save_counter` wrote, or a checkpoint (`.ckpt`) of `namm.Counting`,
+            whose averaged weights are taken.
+
+    Raises:
+        InputError: If there is no such file, or if it holds no counter.
+    """
+    if not Path(file).is_file():
+        raise InputError(
+            f"There is no file {file}, which should hold a trained counter: give the one in "
+            f"{FILE} of the project, or train one with `namm run configs/counter`."
+        )
+    try:
+        options, weights = (_read_checkpoint if file.endswith(".ckpt") else _read)(file)
+        counter = Counter(**options)
+        counter.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{file} holds no counter ({error}): give a file of `save_counter`, or a checkpoint "
+            f"of namm.Counting."
+        ) from error
+    return counter.eval()
+
+
+def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            weights = {key: content.get_tensor(key) for key in content.keys()}
+            return json.loads((content.metadata() or {})["counter"]), weights
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError("it is no checkpoint of plain data") from error
+    prefix, saved = "counter.", state["state_dict"]
+    weights = {key[len(prefix) :]: w for key, w in saved.items() if key.startswith(prefix)}
+    return state["hyper_parameters"]["counter"]["init_args"], weights
+
+
+def save_counter(counter: Counter, file: str) -> None:
+    r"""Writes the weights of a network and its two sizes; the same weights give the same bytes.
+
+    Arguments:
+        counter: The network.
+        file: The file, which is replaced if it exists.
+    """
+    weights = {key: weight.detach().contiguous() for key, weight in counter.state_dict().items()}
+    options = {"width": counter.width, "blocks": counter.blocks}
+    save_file(weights, file, {"counter": json.dumps(options)})
+
+
+def _hash(counter: Counter) -> str:
+    digest = hashlib.sha256()
+    for name, weight in counter.state_dict().items():
+        digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    return digest.hexdigest()

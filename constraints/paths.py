@@ -1,0 +1,249 @@
+r"""Tasks for things that move: through given points, around an obstacle, above a height.
+
+A field is a trajectory `(B, C, T, P)`: the coordinates of P points at T frames, or what
+determines them, such as the angles of the joints of an arm. The tasks act on the points
+themselves, so one task serves both.
+"""
+
+__all__ = ["MinimumHeight", "Obstacle", "PathConstraint", "PlanarArm", "Waypoints"]
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Constraint
+from .errors import InputError
+
+
+class PlanarArm(nn.Module):
+    r"""Creates the kinematics of an arm in the plane: n links in a chain that begins at the
+    origin. The first angle is that of the first link against the first axis, every other that of
+    a link against the one before.
+
+    Arguments:
+        lengths: The lengths of the links.
+        joints: Whether the far ends of all links are followed, and not that of the last alone.
+    """
+
+    def __init__(self, lengths: Sequence[float] = (1.0, 1.0), joints: bool = False) -> None:
+        super().__init__()
+        if not len(lengths) or min(lengths) <= 0:
+            raise ValueError(f"PlanarArm expects positive lengths of links, got {lengths}.")
+        self.lengths, self.joints = [float(length) for length in lengths], joints
+
+    def forward(self, angles: Tensor) -> Tensor:
+        r"""Returns the positions of the ends of the links.
+
+        Arguments:
+            angles: The angles of the joints in radians, with shape `(B, n, T, 1)`.
+
+        Returns:
+            The positions, with shape `(B, 2, T, P)`, with P = n or 1.
+        """
+        if angles.shape[1] != len(self.lengths):
+            raise InputError(
+                f"This PlanarArm has {len(self.lengths)} joints, got angles of shape "
+                f"{tuple(angles.shape)}: one channel for each joint is wanted."
+            )
+        angle, end = torch.zeros_like(angles[:, :1]), torch.zeros_like(angles[:, :1])
+        ends = []
+        for length, turn in zip(self.lengths, angles.split(1, dim=1), strict=True):
+            angle = angle + turn
+            end = end + length * torch.cat([angle.cos(), angle.sin()], dim=1)
+            ends.append(end)
+        return torch.cat(ends, dim=-1) if self.joints else end
+
+
+class PathConstraint(Constraint, abc.ABC):
+    r"""Base of the tasks of trajectories.
+
+    Arguments:
+        kinematics: What turns the fields into positions; they are positions if missing.
+    """
+
+    def __init__(self, kinematics: PlanarArm | None = None) -> None:
+        super().__init__()
+        self.kinematics = kinematics
+
+    def positions(self, x: Tensor) -> Tensor:
+        r"""Returns the points that move.
+
+        Arguments:
+            x: The fields, with shape `(B, C, T, P)`.
+
+        Returns:
+            The positions, with shape `(B, d, T, P)`.
+        """
+        return x if self.kinematics is None else self.kinematics(x)
+
+    def attributes(self) -> dict[str, Any]:
+        if self.kinematics is None:
+            return {}
+        return {"problem": "arm", "parameters": {"lengths": self.kinematics.lengths}}
+
+    def check_shape(self, x: Tensor) -> None:
+        name = type(self).__name__
+        if x.ndim != 4:
+            raise InputError(
+                f"{name} expects trajectories of shape (B, C, T, P), got {tuple(x.shape)}."
+            )
+        d, frames = self.positions(x[:1]).shape[1:3]
+        least, most, last = self._extent()
+        if not least <= d <= most or last >= frames:
+            raise InputError(
+                f"This {name} speaks of frame {last} and coordinate {least - 1}, both from 0, but "
+                f"got trajectories of {frames} frames and {d} coordinates, from fields of shape "
+                f"{tuple(x.shape)}."
+            )
+
+    @abc.abstractmethod
+    def _extent(self) -> tuple[int, float, int]:
+        r"""Returns the least and the largest number of coordinates, and the last frame needed."""
+
+
+class Waypoints(PathConstraint):
+    r"""Creates the task to be at given positions at given frames.
+
+    Arguments:
+        index: The K frames, counted from 0.
+        targets: The K positions, of d coordinates each.
+        kinematics: What turns the fields into positions; they are positions if missing.
+
+    Raises:
+        ValueError: If there is not one target per frame, or if they are not of one length.
+    """
+
+    targets: Tensor
+
+    def __init__(
+        self,
+        index: Sequence[int],
+        targets: Sequence[Sequence[float]],
+        kinematics: PlanarArm | None = None,
+    ) -> None:
+        super().__init__(kinematics)
+        self.index = _frames(self, index)
+        if len(targets) != len(self.index) or len({len(target) for target in targets}) != 1:
+            raise ValueError(
+                f"Waypoints expects one target per frame, all of one length, got {len(targets)} "
+                f"for {len(self.index)} frames: {targets}."
+            )
+        value = torch.as_tensor(targets, dtype=torch.float64).T.unsqueeze(-1)
+        self.register_buffer("targets", value, persistent=False)
+
+    def residual(self, x: Tensor) -> Tensor:
+        r"""Returns the differences from the targets.
+
+        Arguments:
+            x: The fields, with shape `(B, C, T, P)`.
+
+        Returns:
+            The residuals, with shape `(B, d, K, P)`.
+        """
+        return self.positions(x)[:, :, self.index] - self.targets.to(x)
+
+    def unknowns(self, shape: Sequence[int]) -> int | None:
+        if self.kinematics is not None:
+            return None  # it depends on whether the targets can be reached
+        return math.prod(shape) - len(self.index) * shape[0] * shape[2]
+
+    def _extent(self) -> tuple[int, float, int]:
+        d = len(self.targets)
+        return d, d, max(self.index)
+
+
+class Obstacle(PathConstraint):
+    r"""Creates the task to stay out of a disc or a ball at all frames; for several, see `Sum`.
+
+    Arguments:
+        centre: The centre, of d coordinates.
+        radius: The radius, which is positive.
+        kinematics: What turns the fields into positions; they are positions if missing.
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self, centre: Sequence[float], radius: float, kinematics: PlanarArm | None = None
+    ) -> None:
+        super().__init__(kinematics)
+        if not len(centre) or not 0 < radius < math.inf:
+            raise ValueError(
+                f"Obstacle expects a centre and a positive radius, got {centre} and {radius}."
+            )
+        self.radius = radius
+        value = torch.as_tensor(centre, dtype=torch.float64).reshape(-1, 1, 1)
+        self.register_buffer("centre", value, persistent=False)
+
+    def residual(self, x: Tensor) -> Tensor:
+        r"""Returns how deep inside each point is.
+
+        Arguments:
+            x: The fields, with shape `(B, C, T, P)`.
+
+        Returns:
+            The depths, with shape `(B, 1, T, P)`.
+        """
+        # the gradient of this norm is 0 at the centre
+        away = self.positions(x) - self.centre.to(x)
+        return (self.radius - torch.linalg.vector_norm(away, dim=1, keepdim=True)).relu()
+
+    def _extent(self) -> tuple[int, float, int]:
+        d = len(self.centre)
+        return d, d, 0
+
+
+class MinimumHeight(PathConstraint):
+    r"""Creates the task to be no lower than a height.
+
+    Arguments:
+        height: The height.
+        channel: The coordinate that is the height.
+        index: The frames at which it is asked for, counted from 0; all if missing.
+        kinematics: What turns the fields into positions; they are positions if missing.
+    """
+
+    def __init__(
+        self,
+        height: float,
+        channel: int = 1,
+        index: Sequence[int] | None = None,
+        kinematics: PlanarArm | None = None,
+    ) -> None:
+        super().__init__(kinematics)
+        if not math.isfinite(height) or channel < 0:
+            raise ValueError(
+                f"MinimumHeight expects a finite height and a channel from 0, got {height} and "
+                f"{channel}."
+            )
+        self.height, self.channel = height, channel
+        self.index = None if index is None else _frames(self, index)
+
+    def residual(self, x: Tensor) -> Tensor:
+        r"""Returns how much too low each point is.
+
+        Arguments:
+            x: The fields, with shape `(B, C, T, P)`.
+
+        Returns:
+            The residuals, with shape `(B, 1, K, P)` of K frames.
+        """
+        height = self.positions(x)[:, self.channel : self.channel + 1]
+        if self.index is not None:
+            height = height[:, :, self.index]
+        return (self.height - height).relu()
+
+    def _extent(self) -> tuple[int, float, int]:
+        return self.channel + 1, math.inf, max(self.index or [0])
+
+
+def _frames(constraint: Constraint, index: Sequence[int]) -> list[int]:
+    if not len(index) or min(index) < 0 or len(set(index)) < len(index):
+        raise ValueError(
+            f"{type(constraint).__name__} expects distinct frames counted from 0, got {index}."
+        )
+    return [int(k) for k in index]

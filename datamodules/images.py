@@ -1,0 +1,160 @@
+r"""Grey images from a folder of the user's own."""
+
+__all__ = ["ImageData"]
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from constraints import Constraint, InputError, generator
+
+from .base import FieldData
+
+SUFFIXES = (".jpeg", ".jpg", ".npy", ".png")
+
+
+class ImageData(FieldData):
+    r"""Creates fields from the images of a folder, in an order shuffled by the seed: first those
+    of `train`, then of `val`, then of `test`. A field has shape `(1, size, size)`.
+
+    PNG and JPEG are read as grey, and `.npy` as one array of shape `(H, W)`. The square in the
+    middle of an image is averaged over areas to `size` pixels a side, and scaled to a minimum of 0
+    and a maximum of 1, or else to a total. The file of fields is written once; without the folder
+    it can still be read.
+
+    Arguments:
+        constraint: The constraint, which every image must satisfy.
+        folder: The folder. Files of other kinds and folders inside are passed over.
+        size: The number of pixels along each side.
+        total: The total brightness to which images are scaled. If missing, the range is [0, 1].
+        tolerance: The largest distance to the constraint that an image may have. The usual one
+            leaves room for rounding to float32.
+        kwargs: The arguments of `FieldData`.
+
+    Raises:
+        InputError: If the size, the total or the tolerance is not positive, or if the constraint
+            cannot judge images of this size.
+    """
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        folder: str,
+        size: int,
+        total: float | None = None,
+        tolerance: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(constraint, **kwargs)
+        if size < 1 or tolerance <= 0 or (total is not None and total <= 0):
+            raise InputError(
+                f"ImageData expects a positive size, total and tolerance, got {size}, {total} and "
+                f"{tolerance}."
+            )
+        constraint.check_shape(torch.empty(1, 1, size, size))
+        self.folder = folder
+        self.size = size
+        self.total = total
+        self.floor = tolerance
+        counts = [self.sizes.get(split, 0) for split in self.first]
+        self.first = {k: sum(counts[:i]) for i, k in enumerate(self.first)}
+
+    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+        names = self._names()
+        fields = []
+        for seed, _, index, _ in keys:
+            order = torch.randperm(len(names), generator=generator(seed, "images"))
+            name = names[order[int(index)]]
+            x = self._prepare(_read(name), name)
+            distance = self.constraint(x.float().unsqueeze(0)).item()
+            if not distance <= self.floor:
+                raise InputError(
+                    f"The image '{name}' is {distance:.1e} away from the constraint, but at most "
+                    f"{self.floor:.0e} is wanted: leave it out, or give another tolerance."
+                )
+            fields.append(x)
+        return torch.stack(fields)
+
+    def _names(self) -> list[Path]:
+        folder, wanted = Path(self.folder), sum(self.sizes.values())
+        if not folder.is_dir():
+            raise InputError(f"There is no folder '{folder}': check the name of the images.")
+        names = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        if len(names) < wanted:
+            raise InputError(
+                f"`sizes` asks for {wanted} images together, but the folder '{folder}' has "
+                f"{len(names)} of kind {', '.join(SUFFIXES)}: ask for fewer, or add some."
+            )
+        return names
+
+    def _prepare(self, image: Tensor, name: Path) -> Tensor:
+        side = min(image.shape)
+        if side < self.size:
+            raise InputError(
+                f"The image '{name}' has {image.shape[0]} x {image.shape[1]} pixels, but at least "
+                f"{self.size} a side are wanted: give larger images, or a smaller size."
+            )
+        top, left = ((n - side) // 2 for n in image.shape)
+        weights = _areas(side, self.size)
+        x = weights @ image[top : top + side, left : left + side] @ weights.T
+        if x.min() == x.max() or (self.total is not None and not x.sum() > 0):
+            raise InputError(f"The image '{name}' is blank: leave it out.")
+        if self.total is None:
+            x = (x - x.min()) / (x.max() - x.min())
+        else:
+            x = self.total * x / x.sum()
+        return x.unsqueeze(0)
+
+    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+        pixels = np.arange(self.size)
+        return {"y": (pixels, "pixel"), "x": (pixels, "pixel")}
+
+    def describe(self) -> dict[str, Any]:
+        scaled = "the range [0, 1]" if self.total is None else f"a total of {self.total:g}"
+        return {
+            "problem": "images",
+            "axes": ["y", "x"],
+            "channels": ["brightness"],
+            "boundary": {"y": "none", "x": "none"},
+            "size": self.size,
+            "solver": f"the square in the middle averaged to {self.size} pixels a side, scaled to "
+            f"{scaled}",
+            "source": "read from a folder of images",
+            "units": "dimensionless",
+        }
+
+
+def _read(name: Path) -> Tensor:
+    r"""Returns the pixels of an image in float64, with shape `(H, W)`."""
+    try:
+        if name.suffix.lower() == ".npy":
+            pixels = np.load(name, allow_pickle=False)
+        else:
+            with Image.open(name) as image:
+                # more than 8 bits would be cut off by the conversion
+                deep = image.mode.startswith(("I", "F"))
+                pixels = np.asarray(image if deep else image.convert("L"))
+        x = torch.from_numpy(pixels.astype(np.float64))
+    except (EOFError, OSError, SyntaxError, TypeError, ValueError) as error:
+        raise InputError(f"The image '{name}' cannot be read ({error}): leave it out.") from error
+    if x.ndim != 2 or not x.numel():
+        raise InputError(
+            f"The image '{name}' has shape {tuple(x.shape)}, but one of shape (H, W) is wanted."
+        )
+    if not torch.isfinite(x).all():
+        raise InputError(f"The image '{name}' has NaN or inf: leave it out.")
+    return x
+
+
+def _areas(n: int, size: int) -> Tensor:
+    r"""Returns the matrix of averages over `size` equal parts of n pixels, `(size, n)`."""
+    edges = torch.arange(size + 1, dtype=torch.float64).unsqueeze(1) * n / size
+    pixels = torch.arange(n, dtype=torch.float64)
+    # how much of each pixel lies before each edge
+    before = (edges - pixels).clamp(0, 1)
+    return before.diff(dim=0) * size / n

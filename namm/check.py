@@ -1,0 +1,139 @@
+r"""The verb `check`: a constraint and its data, through the conformance kit.
+
+    namm check constraints.Burgers --constraint.dt 0.25 --data data/burgers.h5
+    namm check configs/burgers/constraint.yaml --data data/burgers.h5 --json check.json
+
+The exit code is 0 if nothing fails, and 1 otherwise.
+"""
+
+__all__ = ["main"]
+
+import json
+from argparse import ArgumentError
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from constraints import Constraint, Finding, InputError, check, noise
+
+from .cli import constructing, load_packages, load_plugins
+from .errors import CommandError, explain, load
+from .io import atomic
+
+USAGE = "namm check CONSTRAINT [--constraint.OPTION VALUE ...] --data FILE [options]"
+
+
+def main(argv: Sequence[str]) -> int:
+    r"""Checks a constraint and prints what was found.
+
+    Arguments:
+        argv: The options, with the constraint first: its class path, its short name, or a file.
+
+    Returns:
+        The exit code.
+    """
+    load_packages()
+    load_plugins()
+    options, constraint = parse(argv)
+    if options.data is not None:
+        x, floor = read(options.data, options.split, options.fields, constraint)
+        source = f"{len(x)} fields of {options.data}, /{options.split}"
+    else:
+        keys = [(options.seed, "check", i) for i in range(options.fields)]
+        x, floor = noise(keys, options.shape), 0.0
+        source = f"{len(x)} fields of standard normal noise"
+    findings = check(constraint, x, floor, options.data is not None, options.seed)
+    failed = [finding.name for finding in findings if finding.verdict == "fail"]
+
+    name = options.constraint.class_path
+    print(f"{name} on {source}, of shape {tuple(x.shape[1:])}\n")
+    print(table(findings))
+    print(f"\n{name} " + (f"fails: {', '.join(failed)}." if failed else "passes."))
+    if options.json is not None:
+        config = options.constraint.as_dict()
+        config.pop("__path__", None)
+        content = {
+            "constraint": config,
+            "data": options.data,
+            "split": options.split,
+            "shape": list(x.shape),
+            "seed": options.seed,
+            "passes": not failed,
+            "findings": [finding._asdict() for finding in findings],
+        }
+        with atomic(options.json) as file:
+            file.write(json.dumps(content, indent=2).encode())
+    return 1 if failed else 0
+
+
+def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
+    r"""Returns the options, and the constraint that they describe."""
+    parser = ArgumentParser(
+        prog="namm check", usage=USAGE, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_subclass_arguments(
+        Constraint,
+        "constraint",
+        required=True,
+        help="The constraint, which can be given first without a name.",
+    )
+    parser.add_argument("--data", type=str | None, help="A file of the schema namm-field/1.")
+    parser.add_argument("--split", type=str, default="train", help="The split to read.")
+    parser.add_argument("--fields", type=PositiveInt, default=4, help="The number of fields.")
+    parser.add_argument(
+        "--shape",
+        type=list[PositiveInt] | None,
+        help="Without data: the shape of a field of noise, such as [1,64,64].",
+    )
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of all noise.")
+    parser.add_argument("--json", type=str | None, help="A file to write the findings to.")
+
+    argv = ["check", *argv]
+    if argv[1:] and not argv[1].startswith("-"):
+        argv.insert(1, "--constraint")
+    try:
+        options = parser.parse_args(argv[1:])
+    except ArgumentError as error:
+        known = {action.dest for action in parser._actions}
+        message = explain(str(error), argv, known)
+        if "namm check has no option" in message:
+            message += "\n  an option of the constraint is given as --constraint.OPTION"
+        raise CommandError(message) from error
+    if (options.data is None) == (options.shape is None):
+        raise CommandError(
+            "namm check needs either --data, a file of fields that satisfy the constraint, or "
+            "--shape, to make do with noise of that shape, such as --shape [1,64,64]."
+        )
+    if options.fields < 2:
+        raise CommandError("namm check needs at least 2 fields, to tell whether they mix.")
+    with constructing():
+        return options, parser.instantiate(options).constraint
+
+
+def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor, float]:
+    r"""Returns the first fields of a split, with shape `(B, C, *S)`, and the floor of the file."""
+    # found by their names, as by a configuration: this package knows none where data come from
+    load("datamodules.check_fits")(path, constraint)
+    fields = load("datamodules.FieldDataset")(path, split, in_memory=False)
+    if len(fields) < 2:
+        raise InputError(f"'{path}' has a single field in split '{split}': 2 are needed.")
+    items = fields.__getitems__(list(range(min(n, len(fields)))))
+    floor = load("datamodules.read_attributes")(path).get("data_floor", 0.0)
+    return torch.stack([item["x"] for item in items]), float(floor)
+
+
+def table(findings: Sequence[Finding]) -> str:
+    r"""Returns the findings as aligned lines, each failure with what to do below it."""
+    rows = [("", "check", "found", "wanted"), *((f.verdict, *f[:1], *f[2:4]) for f in findings)]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = []
+    for row, advice in zip(rows, ["", *(f.advice for f in findings)], strict=True):
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        lines.append("  ".join([*cells, row[3]]).rstrip())
+        if advice:
+            lines.append(f"{' ' * widths[0]}  -> {advice}")
+    return "\n".join(lines)
