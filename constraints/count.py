@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .base import Constraint
@@ -169,13 +169,20 @@ def load_counter(file: str = FILE) -> Counter:
     try:
         options, weights = (_read_checkpoint if file.endswith(".ckpt") else _read)(file)
         counter = Counter(**options)
-        counter.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if _shapes(weights) != _shapes(counter.state_dict()):
+            raise ValueError("its weights are not those of the sizes it states")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{file} holds no counter ({error}): give a file of `save_counter`, or a checkpoint "
+            f"{file} holds no counter ({reason}): give a file of `save_counter`, or a checkpoint "
             f"of namm.Counting."
         ) from error
+    counter.load_state_dict(weights)
     return counter.eval()
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: weight.shape for key, weight in weights.items()}
 
 
 def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -190,7 +197,7 @@ def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("it is no checkpoint of plain data") from error
     prefix, saved = "counter.", state["state_dict"]
     weights = {key[len(prefix) :]: w for key, w in saved.items() if key.startswith(prefix)}
@@ -206,7 +213,7 @@ def save_counter(counter: Counter, file: str) -> None:
     """
     weights = {key: weight.detach().contiguous() for key, weight in counter.state_dict().items()}
     options = {"width": counter.width, "blocks": counter.blocks}
-    save_file(weights, file, {"counter": json.dumps(options)})
+    Path(file).write_bytes(save(weights, {"counter": json.dumps(options)}))
 
 
 def _hash(counter: Counter) -> str:

@@ -94,7 +94,7 @@ class Counting(Stage):
         density = self.counter.density(batch["x"])
         count = density.sum(dim=(1, 2, 3))
         share = wanted[0].numel() / density[0].numel()
-        wanted = share * F.adaptive_avg_pool2d(wanted, tuple(density.shape[-2:]))
+        wanted = share * F.adaptive_avg_pool2d(wanted, (density.shape[2], density.shape[3]))
         losses = {
             "count": F.huber_loss(count, n),
             "density": (density - wanted).square().sum(dim=(1, 2, 3)).mean(),
@@ -117,7 +117,7 @@ class Counting(Stage):
         r"""Writes `counts.json` and `counts.md` into the run's folder, and prints the table."""
         result = calibration(*self.counted.compute())
         self.counted.reset()
-        self.log("test/accuracy", result["accuracy"])
+        self.log("test/accuracy", result["accuracy"], sync_dist=True)
         log_dir = self.trainer.log_dir  # which the processes must ask for together
         if not self.trainer.is_global_zero or log_dir is None:
             return
