@@ -13,10 +13,12 @@ __all__ = [
     "ConvexSet",
     "Count",
     "Counter",
+    "Divergence",
     "Finding",
     "InputError",
     "Linear",
     "MinimumHeight",
+    "NavierStokes",
     "Obstacle",
     "Periodic",
     "PlanarArm",
@@ -34,15 +36,18 @@ __all__ = [
     "load_counter",
     "noise",
     "save_counter",
+    "spectral",
     "uniform",
 ]
 
+from . import spectral
 from .base import Constraint, Sum
 from .brightness import TotalBrightness
 from .burgers import Burgers
 from .check import Finding, check
 from .count import Count, Counter, load_counter, save_counter
 from .errors import InputError
+from .kolmogorov import Divergence, NavierStokes
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial
 from .random import derive_seed, generator, noise, uniform

@@ -19,13 +19,13 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from .base import Constraint
-from .conformance import FIRST, THEN
+from .conformance import FIRST, THEN, Check
 from .probe import Probe
 
 
 class Finding(NamedTuple):
     r"""What one check of the kit has found: its name, its verdict, what was measured, what was
-    wanted, and a sentence that says what to do, which is empty where nothing is."""
+    wanted, and what to do about a failure."""
 
     name: str
     verdict: Literal["pass", "fail", "note"]
@@ -43,7 +43,7 @@ def check(
 ) -> list[Finding]:
     r"""Runs a constraint through all checks of the kit, on copies of it.
 
-    Where the first three fail, nothing else can be measured, and they come alone.
+    Where one of the first six fails, the others would repeat it in other words, and are left out.
 
     Arguments:
         constraint: The constraint.
@@ -61,18 +61,23 @@ def check(
     if len(x) < 2:
         raise ValueError(f"check expects at least 2 fields, got shape {tuple(x.shape)}.")
     constraint.check_shape(x)
+    probe = Probe(constraint, x.detach().float().clone(), floor, satisfied, seed)
     findings: list[Finding] = []
-    for checks in (FIRST, THEN):
-        probe = Probe(constraint, x.detach().float(), floor, satisfied, seed)
-        for name, function in checks.items():
-            try:
-                ok, figure, wanted, advice = function(probe)
-            except Exception as error:  # of any kind: the code is not ours
-                ok, figure, wanted = False, type(error).__name__, "no error"
-                advice = f"It raises '{' '.join(str(error).split())}'."
-            verdict: Literal["pass", "fail", "note"] = "pass" if ok else "fail"
-            verdict = "note" if ok is None else verdict
-            findings.append(Finding(name, verdict, figure, wanted, "" if ok else advice))
-            if not ok and checks is FIRST:
-                return findings
-    return findings
+    for entry in FIRST:
+        findings.append(attempt(entry, probe))
+        if findings[-1].verdict == "fail":
+            return findings
+    return findings + [attempt(entry, probe) for entry in THEN]
+
+
+def attempt(entry: Check, probe: Probe) -> Finding:
+    r"""Runs one check, whatever the constraint raises in it."""
+    advice = entry.remedy
+    try:
+        ok, figure, wanted = entry.function(probe)
+    except Exception as error:  # of any kind: the code is not ours
+        ok, figure, wanted = False, type(error).__name__, "no error"
+        advice = f"It raises '{' '.join(str(error).split())}'. {advice}"
+    if ok is False:
+        return Finding(entry.name, "fail", figure, wanted, advice)
+    return Finding(entry.name, "note" if ok is None else "pass", figure, wanted, "")

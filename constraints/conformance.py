@@ -1,12 +1,12 @@
-r"""The single checks of the conformance kit. Each returns whether the constraint passes, or `None`
-for a note; what was found; what was wanted; and what to do about it."""
+r"""The single checks of the conformance kit: each says whether a constraint passes, or `None` for
+a note, what was found, and what was wanted."""
 
-__all__ = ["FIRST", "THEN"]
+__all__ = ["FIRST", "THEN", "Check"]
 
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,135 +19,46 @@ AGREEMENT = 1e-3  # between a derivative and its central difference, relative
 STEPS = (1e-2, 1e-4, 1e-6)  # of central differences, in units of s
 DIRECTIONS = 2  # for each of two fields
 
-Verdict = tuple[bool | None, str, str, str]
+Verdict = tuple[bool | None, str, str]
+
+
+class Check(NamedTuple):
+    r"""A check, and what to do about a constraint that fails it."""
+
+    name: str
+    function: Callable[[Probe], Verdict]
+    remedy: str
 
 
 def shape(probe: Probe) -> Verdict:
     distance: Any = probe.copy()(probe.x)
     found = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
-    return (
-        found == (len(probe.x),),
-        str(found),
-        f"({len(probe.x)},)",
-        "Return one distance a field: reduce all axes but the first, for example with "
-        ".flatten(1).mean(dim=1).",
-    )
+    return found == (len(probe.x),), str(found), f"({len(probe.x)},)"
 
 
 def precision(probe: Probe) -> Verdict:
-    dtypes = (torch.float32, torch.float64)
-    found = [probe.copy(dtype)(probe.noisy.to(dtype)).dtype for dtype in dtypes]
-    return (
-        found == list(dtypes),
-        ", ".join(str(dtype).removeprefix("torch.") for dtype in found),
-        "float32, float64",
-        "Follow the dtype of the fields: make tensors with x.new_tensor or .to(x), and name no "
-        "dtype.",
-    )
+    wanted = [torch.float32, torch.float64]
+    found = [probe.copy(dtype)(probe.noisy.to(dtype)).dtype for dtype in wanted]
+    names = [", ".join(map(str, dtypes)).replace("torch.", "") for dtypes in (found, wanted)]
+    return found == wanted, names[0], names[1]
 
 
 def differentiable(probe: Probe) -> Verdict:
     distance = probe.copy()(probe.noisy.clone().requires_grad_())
-    return (
-        distance.requires_grad,
-        "a gradient" if distance.requires_grad else "no gradient",
-        "a gradient",
-        "Compute the distance from x by operations of torch alone, without detach, no_grad, "
-        "item or numpy.",
-    )
+    return distance.requires_grad, "one" if distance.requires_grad else "none", "a gradient"
 
 
 def finite(probe: Probe) -> Verdict:
-    values = torch.cat([probe.copy()(x).detach() for x in (probe.x, probe.noisy)])
+    values = distances(probe)
     bad = int((~torch.isfinite(values)).sum())
-    return (
-        bad == 0,
-        f"{bad} of {len(values)} are not",
-        "finite on data and noise",
-        "Guard divisions, roots and logarithms, and powers against overflow: sampling starts from "
-        "noise.",
-    )
+    return bad == 0, f"{bad} of {len(values)} are not", "finite on data and noise"
 
 
-def not_negative(probe: Probe) -> Verdict:
-    least = float(torch.cat([probe.copy()(x).detach() for x in (probe.x, probe.noisy)]).min())
-    return (
-        least >= 0,
-        f"{least:.2g} at least",
-        "0 or more",
-        "A distance is not negative: take the absolute value, or the positive part by .relu() "
-        "where it is an inequality.",
-    )
-
-
-def zero(probe: Probe) -> Verdict:
-    if not probe.satisfied:
-        return (
-            None,
-            "not checked",
-            "0 on data",
-            "Give fields that satisfy the constraint (--data) to check that it is zero on them.",
-        )
-    values = probe.copy()(probe.x).detach()  # in float32, as floors are
-    return (
-        bool(values.max() <= probe.limit),
-        f"{float(values.max()):.2g} at most",
-        f"{probe.limit:.2g} at most",
-        f"Field {int(values.argmax())} does not satisfy it: compare the parameters, the axes and "
-        "the units of the constraint with those of the data.",
-    )
-
-
-def derivative(probe: Probe) -> Verdict:
-    constraint = probe.copy(torch.float64)
-    x = probe.disturbed(1.0)[:2].repeat_interleave(DIRECTIONS, dim=0)
-    v = probe.noise("direction", len(x))
-    distance, grad = gradient(constraint, x)
-    along = (grad * v).flatten(1).sum(dim=1)
-    # what the derivative is along most directions: along one alone it may vanish
-    size = probe.scale * torch.linalg.vector_norm(grad.flatten(1), dim=1)
-    errors = []
-    with torch.no_grad():
-        for h in STEPS:
-            difference = (constraint(x + h * v) - constraint(x - h * v)) / (2 * h)
-            largest = torch.maximum(size, difference.abs())
-            errors.append((along - difference).abs() / largest.where(largest > 0, 1))
-    error = float(torch.stack(errors).amin(dim=0).max())
-    if not grad.any() and distance.all():
-        return (
-            False,
-            "0 everywhere",
-            "not 0 where the distance is not",
-            "The gradient vanishes where the constraint is violated: rounding, comparing and "
-            "counting have none, so take a smooth measure of the same.",
-        )
-    return (
-        error <= AGREEMENT,
-        f"off by {error:.1g}",
-        f"{AGREEMENT:g} at most",
-        "The gradient is not that of the distance: look for a detach, for a value that is rounded "
-        "or chosen on the way, and for a backward of its own.",
-    )
-
-
-def finite_gradient(probe: Probe) -> Verdict:
-    constraint, mean = probe.copy(), probe.x.mean()
-    constant = torch.stack([torch.zeros_like(probe.x[0]), mean.expand_as(probe.x[0])])
-    places = {"data": probe.x, "noise": probe.noisy, "constant fields": constant}
-    bad = []
-    for place, x in places.items():
-        distance, grad = gradient(constraint, x)
-        broken = ~torch.isfinite(grad).flatten(1).all(dim=1)
-        # a constant field may be one that has no distance
-        if (broken & (torch.isfinite(distance) | (place != "constant fields"))).any():
-            bad.append(place)
-    return (
-        not bad,
-        f"NaN or inf on {', '.join(bad)}" if bad else "finite",
-        f"finite on {', '.join(places)}",
-        "Roots, norms made of them, divisions and logarithms have no gradient at 0: use "
-        "torch.linalg.vector_norm, or add a small number inside.",
-    )
+def deterministic(probe: Probe) -> Verdict:
+    constraint = probe.copy()
+    first, second = (constraint(probe.noisy).detach() for _ in range(2))
+    same = torch.equal(first, second)
+    return same, "the same" if same else "another value", "the same value twice"
 
 
 def independent(probe: Probe) -> Verdict:
@@ -156,38 +67,14 @@ def independent(probe: Probe) -> Verdict:
         together = constraint(fields)
         alone = torch.cat([constraint(field[None]) for field in fields])
     error = float(((together - alone).abs() / together.abs().max().clamp(min=1e-300)).max())
-    return (
-        error <= 1e-9,
-        f"differs by {error:.1g}",
-        "the same alone and in a batch",
-        "The distance of a field depends on the others in its batch: reduce axes 1 and up only, "
-        "and use no batch norm.",
-    )
+    return error <= 1e-9, f"differs by {error:.1g}", "the same alone and in a batch"
 
 
 def separate(probe: Probe) -> Verdict:
     x = probe.noisy.double().requires_grad_()
     (grad,) = torch.autograd.grad(probe.copy(torch.float64)(x)[0], x)
     leak = float(grad[1:].abs().max())
-    return (
-        leak == 0,
-        f"{leak:.1g} at most",
-        "no gradient on other fields",
-        "The gradient of one distance reaches other fields: reduce axes 1 and up only, and use no "
-        "batch norm.",
-    )
-
-
-def deterministic(probe: Probe) -> Verdict:
-    constraint = probe.copy()
-    first, second = (constraint(probe.noisy).detach() for _ in range(2))
-    return (
-        torch.equal(first, second),
-        "the same" if torch.equal(first, second) else "another value",
-        "the same value twice",
-        "Draw nothing at random and keep nothing from one call to the next; a buffer that is "
-        "drawn once is fine.",
-    )
+    return leak == 0, f"{leak:.1g} at most", "no gradient on other fields"
 
 
 def unchanged(probe: Probe) -> Verdict:
@@ -205,45 +92,77 @@ def unchanged(probe: Probe) -> Verdict:
         "" if kept else "its buffers or weights change",
         f"{trained} weights would be trained" if trained else "",
     ]
-    return (
-        not any(found),
-        ", ".join(filter(None, found)) or "nothing changes",
-        "nothing changes in use",
-        "A constraint is not trained along: call .requires_grad_(False) on its networks, keep "
-        "them in eval mode by overriding train, and use no dropout or batch norm.",
-    )
+    text = ", ".join(filter(None, found)) or "nothing changes"
+    return not any(found), text, "nothing changes in use"
+
+
+def not_negative(probe: Probe) -> Verdict:
+    least = float(distances(probe).min())
+    return least >= 0, f"{least:.2g} at least", "0 or more"
+
+
+def zero(probe: Probe) -> Verdict:
+    if not probe.satisfied:
+        return None, "not checked without data", "0 on data"
+    values = probe.copy()(probe.x).detach()  # in float32, as floors are
+    found = f"{float(values.max()):.2g} in field {int(values.argmax())}"
+    return bool(values.max() <= probe.limit), found, f"{probe.limit:.2g} at most"
 
 
 def growth(probe: Probe) -> Verdict:
-    means = torch.tensor(probe.distances, dtype=torch.float64)
     with torch.no_grad():
         start = float(probe.copy(torch.float64)(probe.x.double()).mean())
-    seen = means > 10 * max(start, probe.limit if probe.satisfied else 0)
-    wanted = f"more with noise up to {LEVELS[-1]:g} s"
-    if not float(means.max()) > 1.5 * start:
-        return (
-            False if probe.satisfied else None,
-            f"{start:.2g} without, {float(means.max()):.2g} at most",
-            wanted,
-            "Noise does not raise the distance: it does not tell what satisfies the constraint "
-            "from what does not, or the constraint is too wide to matter for these data.",
-        )
-    levels = torch.tensor(LEVELS, dtype=torch.float64)[seen]
-    figure = "rises"
-    if len(levels) > 1:
-        logs = torch.stack([levels.log(), torch.ones_like(levels)], dim=1)
+    means, levels = (torch.tensor(v, dtype=torch.float64) for v in (probe.distances, LEVELS))
+    known = torch.isfinite(means)
+    most, wanted = float(means[known].max()), f"more with noise up to {LEVELS[-1]:g} s"
+    if not most > 1.5 * start:
+        found = f"{start:.2g} without, {most:.2g} at most"
+        return False if probe.satisfied else None, found, wanted
+    found, seen = "rises", known & (means > 10 * max(start, probe.limit))
+    if seen.sum() > 1:
+        logs = torch.stack([levels.log(), torch.ones_like(levels)], dim=1)[seen]
         slope = torch.linalg.lstsq(logs, means[seen].log()[:, None]).solution[0]
-        figure = f"as noise^{float(slope):.2f} from {float(levels[0]):g} s"
-    falls = [LEVELS[i + 1] for i in range(len(means) - 1) if means[i + 1] < 0.95 * means[i]]
-    if falls:
-        return (
-            None,
-            f"{figure}, falls at {falls[0]:g} s",
-            wanted,
-            "The distance falls from some level of noise on, so that guidance by it can lead away "
-            "from far off; that is in the nature of an obstacle.",
-        )
-    return True, figure, wanted, ""
+        found = f"as noise^{float(slope):.2f} from {float(levels[seen][0]):g} s"
+    # a distance that falls again is in the nature of an obstacle
+    lost = levels[1:][~(known[1:] & (means[1:] >= 0.95 * means[:-1]))]
+    if len(lost):
+        return None, f"{found}, no more from {float(lost[0]):g} s", wanted
+    return True, found, wanted
+
+
+def derivative(probe: Probe) -> Verdict:
+    constraint = probe.copy(torch.float64)
+    x = probe.disturbed(1.0)[:2].repeat_interleave(DIRECTIONS, dim=0)
+    v = probe.noise("direction", len(x))
+    distance, grad = gradient(constraint, x)
+    if not grad.any() and distance.all():
+        return False, "0 everywhere", "not 0 where the distance is not"
+    along = (grad * v).flatten(1).sum(dim=1)
+    # what the derivative is along most directions: along one alone it may vanish
+    size = probe.scale * torch.linalg.vector_norm(grad.flatten(1), dim=1)
+    errors = []
+    with torch.no_grad():
+        for h in STEPS:
+            difference = (constraint(x + h * v) - constraint(x - h * v)) / (2 * h)
+            largest = torch.maximum(size, difference.abs())
+            errors.append((along - difference).abs() / largest.where(largest > 0, 1))
+    error = float(torch.stack(errors).amin(dim=0).max())
+    return error <= AGREEMENT, f"off by {error:.1g}", f"{AGREEMENT:g} at most"
+
+
+def finite_gradient(probe: Probe) -> Verdict:
+    constraint, mean = probe.copy(), probe.x.mean()
+    constant = torch.stack([torch.zeros_like(probe.x[0]), mean.expand_as(probe.x[0])])
+    places = {"data": probe.x, "noise": probe.noisy, "constant fields": constant}
+    bad = []
+    for place, x in places.items():
+        distance, grad = gradient(constraint, x)
+        broken = ~torch.isfinite(grad).flatten(1).all(dim=1)
+        # a constant field may be one that has no distance
+        if (broken & (torch.isfinite(distance) | (place != "constant fields"))).any():
+            bad.append(place)
+    found = f"NaN or inf on {', '.join(bad)}" if bad else "finite"
+    return not bad, found, f"finite on {', '.join(places)}"
 
 
 def residual(probe: Probe) -> Verdict:
@@ -254,24 +173,14 @@ def residual(probe: Probe) -> Verdict:
         try:
             found = constraint.residual(fields)
         except NotImplementedError:
-            return True, "none, a distance alone", wanted, ""
-        distance = constraint(fields)
+            return True, "none, a distance alone", wanted
+        distance = constraint(fields).abs()
     if found.ndim < 1 or len(found) != len(fields):
-        return (
-            False,
-            str(tuple(found.shape)),
-            f"({len(fields)}, *)",
-            "Return the residuals of each field along the first axis.",
-        )
+        return False, str(tuple(found.shape)), f"({len(fields)}, *)"
     size = found.abs().flatten(1).mean(dim=1)
     none = [v <= max(ROUNDING * float(v[n:].max()), 2 * probe.floor) for v in (size, distance)]
-    return (
-        torch.equal(*none),
-        f"{int((none[0] != none[1]).sum())} of {len(fields)} disagree",
-        wanted,
-        "A residual is zero if and only if the distance is: let forward be the default, or make "
-        "it of the residual.",
-    )
+    differ = int((none[0] != none[1]).sum())
+    return differ == 0, f"{differ} of {len(fields)} disagree", wanted
 
 
 def bfloat16(probe: Probe) -> Verdict:
@@ -281,15 +190,8 @@ def bfloat16(probe: Probe) -> Verdict:
         # a network gives fields in either precision
         values = torch.stack([constraint(x).float() for x in (probe.noisy, half)])
     error = float(((values - exact).abs() / exact.abs().max().clamp(min=1e-30)).max())
-    if torch.isfinite(values).all():
-        return None, f"off by {error:.1g}", "finite under autocast", ""
-    return (
-        False,
-        "NaN or inf",
-        "finite under autocast",
-        "Compute in float32 what bfloat16 has no digits for, within torch.autocast(..., "
-        "enabled=False).",
-    )
+    ok = None if torch.isfinite(values).all() else False
+    return ok, f"off by {error:.1g}", "finite under autocast"
 
 
 def cost(probe: Probe) -> Verdict:
@@ -310,27 +212,108 @@ def cost(probe: Probe) -> Verdict:
     forward = seconds(lambda: constraint(x))
     both = seconds(lambda: gradient(constraint, x))
     layer = seconds(lambda: F.conv2d(image, kernel, padding=1))
-    figure = f"{1e3 * forward:.2g} ms, {1e3 * both:.2g} ms with gradient"
-    return None, figure, f"a 3x3 layer of 32 channels: {1e3 * layer:.2g} ms", ""
+    found = f"{1e3 * forward:.2g} ms, {1e3 * both:.2g} ms with gradient"
+    return None, found, f"a 3x3 layer of 32 channels: {1e3 * layer:.2g} ms"
 
 
-FIRST: dict[str, Callable[[Probe], Verdict]] = {
-    "shape": shape,
-    "precision": precision,
-    "differentiable": differentiable,
-}
-THEN: dict[str, Callable[[Probe], Verdict]] = {
-    "finite": finite,
-    "not negative": not_negative,
-    "zero on data": zero,
-    "gradient": derivative,
-    "finite gradient": finite_gradient,
-    "alone and in a batch": independent,
-    "separate gradients": separate,
-    "deterministic": deterministic,
-    "unchanged": unchanged,
-    "growth with noise": growth,
-    "residual": residual,
-    "bfloat16": bfloat16,
-    "cost of a field": cost,
-}
+def distances(probe: Probe) -> Tensor:
+    r"""Returns the distances of data and of noise."""
+    constraint = probe.copy()
+    return torch.cat([constraint(x).detach() for x in (probe.x, probe.noisy)])
+
+
+# Without these the others would only repeat, in other words, what is wrong.
+FIRST = [
+    Check(
+        "shape",
+        shape,
+        "Return one distance a field: reduce all axes but the first, for example with "
+        ".flatten(1).mean(dim=1).",
+    ),
+    Check(
+        "precision",
+        precision,
+        "Follow the dtype of the fields: make tensors with x.new_tensor or .to(x), and name no "
+        "dtype.",
+    ),
+    Check(
+        "differentiable",
+        differentiable,
+        "Compute the distance from x by operations of torch alone, without detach, no_grad, "
+        "item or numpy, and not in place.",
+    ),
+    Check(
+        "finite",
+        finite,
+        "Guard divisions, roots and logarithms, and powers against overflow: sampling starts from "
+        "noise.",
+    ),
+    Check(
+        "deterministic",
+        deterministic,
+        "Draw nothing at random, use no dropout, and keep nothing from one call to the next; a "
+        "buffer that is drawn once is fine.",
+    ),
+    Check(
+        "alone and in a batch",
+        independent,
+        "The distance of a field depends on the others in its batch: reduce axes 1 and up only, "
+        "and use no batch norm.",
+    ),
+]
+THEN = [
+    Check(
+        "separate gradients",
+        separate,
+        "The gradient of one distance reaches other fields: reduce axes 1 and up only.",
+    ),
+    Check(
+        "unchanged",
+        unchanged,
+        "A constraint is not trained along: call .requires_grad_(False) on its networks, keep "
+        "them in eval mode by overriding train, and write to no buffer.",
+    ),
+    Check(
+        "not negative",
+        not_negative,
+        "A distance is not negative: take the absolute value, or the positive part by .relu() "
+        "where it is an inequality.",
+    ),
+    Check(
+        "zero on data",
+        zero,
+        "This field does not satisfy it: compare the parameters, the axes and the units of the "
+        "constraint with those of the data.",
+    ),
+    Check(
+        "growth with noise",
+        growth,
+        "Noise does not raise the distance: it does not tell what satisfies the constraint from "
+        "what does not, or the constraint is too wide to matter for these data.",
+    ),
+    Check(
+        "gradient",
+        derivative,
+        "The gradient is not that of the distance: look for a detach, for values that are "
+        "rounded, counted or chosen on the way, and for a backward of its own.",
+    ),
+    Check(
+        "finite gradient",
+        finite_gradient,
+        "Roots, norms made of them, divisions and logarithms have no gradient at 0: use "
+        "torch.linalg.vector_norm, or add a small number inside.",
+    ),
+    Check(
+        "residual",
+        residual,
+        "Return residuals of shape (B, *), zero if and only if the distance is: leave forward "
+        "out, or make it of the residual.",
+    ),
+    Check(
+        "bfloat16",
+        bfloat16,
+        "Follow the dtype of the fields, and compute in float32 what bfloat16 has no digits or no "
+        "operation for, within torch.autocast(..., enabled=False).",
+    ),
+    Check("cost of a field", cost, "It must run forwards and backwards."),
+]

@@ -3,6 +3,7 @@ copies of the constraint, so that none of them sees what another has left."""
 
 __all__ = ["LEVELS", "ROUNDING", "Probe", "gradient"]
 
+import math
 from copy import deepcopy
 from functools import cached_property
 
@@ -51,7 +52,8 @@ class Probe:
     def limit(self) -> float:
         r"""The largest distance that counts as none."""
         from_one = self.distances[LEVELS.index(1.0) :]
-        return max(2 * self.floor, ROUNDING * next((d for d in from_one if d > 0), 0.0))
+        seen = next((d for d in from_one if 0 < d < math.inf), 0.0)
+        return max(2 * self.floor, ROUNDING * seen)
 
 
 def gradient(constraint: Constraint, x: Tensor) -> tuple[Tensor, Tensor]:

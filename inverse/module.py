@@ -105,7 +105,7 @@ class Inverse(Evaluation):
             self.score(name, end, **extra)
         if not self.shown:
             asked = {"truth": x, "measured": self._seen(m, x)}
-            asked = {"data": x} if isinstance(self.operator, Residual) else asked
+            asked = {"data": batch["x"]} if isinstance(self.operator, Residual) else asked
             self.shown = {**asked, self.method: x_hat}
 
     def rows(self) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
 r"""The verb `check`: a constraint and its data, through the conformance kit.
 
     namm check constraints.Burgers --constraint.dt 0.25 --data data/burgers.h5
-    namm check configs/burgers/constraint.yaml --data data/burgers.h5 --json check.json
+    namm check configs/burgers/constraint.yaml --data configs/burgers/data.yaml --json check.json
+
+The data are a file of fields, or the configuration of a data module, which simulates its file if
+it is missing.
 
 The exit code is 0 if nothing fails, and 1 otherwise.
 """
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from constraints import Constraint, Finding, InputError, check, noise
@@ -40,8 +44,9 @@ def main(argv: Sequence[str]) -> int:
     load_plugins()
     options, constraint = parse(argv)
     if options.data is not None:
-        x, floor = read(options.data, options.split, options.fields, constraint)
-        source = f"{len(x)} fields of {options.data}, /{options.split}"
+        file = simulate(options.data) if options.data.endswith((".yaml", ".yml")) else options.data
+        x, floor = read(file, options.split, options.fields, constraint)
+        source = f"{len(x)} fields of {file}, /{options.split}"
     else:
         keys = [(options.seed, "check", i) for i in range(options.fields)]
         x, floor = noise(keys, options.shape), 0.0
@@ -65,8 +70,8 @@ def main(argv: Sequence[str]) -> int:
             "passes": not failed,
             "findings": [finding._asdict() for finding in findings],
         }
-        with atomic(options.json) as file:
-            file.write(json.dumps(content, indent=2).encode())
+        with atomic(options.json) as out:
+            out.write(json.dumps(content, indent=2).encode())
     return 1 if failed else 0
 
 
@@ -81,7 +86,11 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
         required=True,
         help="The constraint, which can be given first without a name.",
     )
-    parser.add_argument("--data", type=str | None, help="A file of the schema namm-field/1.")
+    parser.add_argument(
+        "--data",
+        type=str | None,
+        help="A file of the schema namm-field/1, or of a data module (data.yaml).",
+    )
     parser.add_argument("--split", type=str, default="train", help="The split to read.")
     parser.add_argument("--fields", type=PositiveInt, default=4, help="The number of fields.")
     parser.add_argument(
@@ -100,8 +109,8 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     except ArgumentError as error:
         known = {action.dest for action in parser._actions}
         message = explain(str(error), argv, known)
-        if "namm check has no option" in message:
-            message += "\n  an option of the constraint is given as --constraint.OPTION"
+        if "namm check" in message:
+            message += f"\n  usage: {USAGE}"
         raise CommandError(message) from error
     if (options.data is None) == (options.shape is None):
         raise CommandError(
@@ -112,6 +121,24 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
         raise CommandError("namm check needs at least 2 fields, to tell whether they mix.")
     with constructing():
         return options, parser.instantiate(options).constraint
+
+
+def simulate(config: str) -> str:
+    r"""Returns the file of the data module that a configuration describes, made if missing."""
+    parser = ArgumentParser(prog="namm check", exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    parser.add_argument("-c", "--config", action="config")
+    argv = ["-c", config]
+    try:
+        options = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise CommandError(explain(str(error), ["check", *argv], {"data"})) from error
+    with constructing():
+        data = parser.instantiate(options).data
+    if not hasattr(data, "file"):
+        raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")
+    data.prepare_data()
+    return data.file
 
 
 def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor, float]:
@@ -128,7 +155,10 @@ def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor,
 
 def table(findings: Sequence[Finding]) -> str:
     r"""Returns the findings as aligned lines, each failure with what to do below it."""
-    rows = [("", "check", "found", "wanted"), *((f.verdict, *f[:1], *f[2:4]) for f in findings)]
+    rows = [
+        ("", "check", "found", "wanted"),
+        *((f.verdict, f.name, f.figure, f.wanted) for f in findings),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = []
     for row, advice in zip(rows, ["", *(f.advice for f in findings)], strict=True):

@@ -143,21 +143,30 @@ def build_part(recipe: Any) -> Any:
 
 
 def describe_constraint(constraint: Constraint) -> dict[str, Any]:
-    r"""Returns the class of a constraint and its plain parameters, those of its terms included."""
-    own = {
+    r"""Returns the class of a constraint and its plain parameters and buffers, those of its parts
+    and terms included."""
+    described = _describe(constraint)
+    terms: list[dict[str, Any]] = []
+    for name, module in constraint.named_modules():
+        if module is not constraint and isinstance(module, Constraint):
+            terms.append(describe_constraint(module))
+        elif name and "." not in name and not isinstance(module, nn.ModuleList):
+            described[name] = _describe(module)
+    return {**described, "terms": terms} if terms else described
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    plain = {
         key: value
-        for key, value in sorted(vars(constraint).items())
+        for key, value in sorted(vars(module).items())
         if not key.startswith("_")
         and key != "training"
         and isinstance(value, (bool, int, float, str, list, tuple))
     }
-    terms = [
-        describe_constraint(m)
-        for m in constraint.modules()
-        if m is not constraint and isinstance(m, Constraint)
-    ]
-    described: dict[str, Any] = {"class": type(constraint).__qualname__, **own}
-    return {**described, "terms": terms} if terms else described
+    for name, buffer in module.named_buffers(recurse=False):
+        digest = hashlib.sha256(buffer.detach().cpu().double().numpy().tobytes())
+        plain[name] = buffer.tolist() if buffer.numel() <= 16 else digest.hexdigest()
+    return {"class": type(module).__qualname__, **plain}
 
 
 class Provenance(L.Callback):

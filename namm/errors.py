@@ -96,13 +96,15 @@ def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:
         return say(f"there is no class '{name}'", name, class_names(problem, match[2]))
     if match := re.search(r"No module named '(.+)'", text):
         return say(f"there is no module '{match[1]}'", match[1], modules())
-    if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", text):
+    if match := re.search(r"Import path (\S+ |)does not correspond to a subclass of (\w+)", text):
+        name = match[1].strip() or got
         some = sorted(class_names(problem))
-        listed = f"; known are {', '.join(some)}" if len(some) < 12 else ""
-        return say(f"{match[1]} is not a {match[2]}{listed}", at=match[1])
+        listed = f"; known are {', '.join(some)}" if len(some) < 100 else ""
+        return say(f"{name} is not a {match[2]}{listed}", at=name)
     if match := re.search(r"arguments are required: (.+)", text):
         needed = match[1].replace(f"{argv[0]}.", "")
-        return say(f"{owner} needs {needed}{'' if classes else ', in a file given with -c'}")
+        where = "" if classes or argv[0] == "check" else ", in a file given with -c"
+        return say(f"{owner} needs {needed}{where}")
     if text.startswith("Not a valid subclass"):
         parts = ("class_path", "init_args")
         given = [key for key in re.findall(r"'(\w+)':", got) if key not in parts]
@@ -240,5 +242,5 @@ def subclasses(base: type) -> Iterator[type]:
 def public(cls: type) -> str:
     r"""Returns the shortest name by which a configuration can give a class."""
     package = cls.__module__.split(".")[0]
-    exported = getattr(sys.modules[package], cls.__name__, None) is cls
+    exported = getattr(sys.modules.get(package), cls.__name__, None) is cls
     return f"{package}.{cls.__name__}" if exported else cls.__name__

@@ -120,6 +120,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         Arguments:
             x: The data, with shape `(N, C, *S)`.
         """
+        self.constraint.check_shape(x)
         self.held.append(x)
         self.floor.update(self.constraint(x))
         self.cycle.update((self.mirror.inverse(self.mirror(x)) - x).abs().flatten(1).mean(dim=1))

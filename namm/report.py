@@ -98,9 +98,11 @@ def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str
     for (method, protocol), cells in lines.items():
         one = cells["distance"]
         values = [_value(cells[c]) if c in cells else "" for c in columns]
+        lower = ""
         if method != "data":
-            factor = first.setdefault(protocol, one["value"]) / max(one["value"], 1e-30)
-        values.insert(1, f"{factor:.2g}" if method != "data" else "")
+            reference = first.setdefault(protocol, one["value"])
+            lower = f"{reference / one['value']:.2g}" if reference > 0 and one["value"] > 0 else ""
+        values.insert(1, lower)
         cost = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         cost += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]
         out.append(_line([method, protocol, *values, one["n"], *cost]))
@@ -194,19 +196,19 @@ def draw(
     from matplotlib.figure import Figure
 
     tasks: dict[str, dict[str, Tensor]] = {}
-    constraint: Constraint | None = None
+    constraints: dict[str, Constraint | None] = {}
     for folder, results in stages.items():
         fields = torch.load(folder / "fields.pt", weights_only=True)
-        tasks.setdefault(results["rows"][0]["task"], {}).update(fields)
-        recipe = results["config"].get("constraint")
-        constraint = build_part(recipe) if recipe else None
+        task, recipe = results["rows"][0]["task"], results["config"].get("constraint")
+        tasks.setdefault(task, {}).update(fields)
+        constraints[task] = build_part(recipe) if recipe else None
     widest = max(len(fields) for fields in tasks.values())
     heights = [3.7] * len(tasks) + [3.0]
     figure = Figure(figsize=(1.9 * widest + 1.0, sum(heights)), layout="constrained")
     parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
     for part, (task, fields) in zip(parts, tasks.items(), strict=False):
         residuals = {
-            title: None if title == "measured" else residual_image(constraint, field)
+            title: None if title == "measured" else residual_image(constraints[task], field)
             for title, field in fields.items()
         }
         part.suptitle(f"{task}: fields, and residuals of the constraint", fontsize=9)
