@@ -10,6 +10,7 @@ __all__ = [
     "GalaxyData",
     "ImageData",
     "KeyedBatches",
+    "KolmogorovData",
     "PeriodicData",
     "PointMassData",
     "SpiralData",
@@ -26,6 +27,7 @@ from .counting import CountingData
 from .dataset import FieldDataset
 from .galaxies import GalaxyData
 from .images import ImageData
+from .kolmogorov import KolmogorovData
 from .paths import ArmData, PointMassData
 from .periodic import PeriodicData
 from .sampler import KeyedBatches

@@ -159,7 +159,7 @@ _IMAGE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": 
 
 @torch.no_grad()
 def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | None:
-    r"""Returns the residual, where it is an image or several.
+    r"""Returns the residual, where it is one image or several.
 
     Arguments:
         constraint: The constraint.
@@ -171,7 +171,7 @@ def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | Non
     if constraint is None or type(constraint).residual is Constraint.residual:
         return None
     residual = constraint.residual(field.float()).cpu()
-    return residual if residual.ndim == 4 else None
+    return residual.flatten(1, -3) if residual.ndim > 3 else None
 
 
 class LogFields(L.Callback):

@@ -202,17 +202,22 @@ def draw(
         task, recipe = results["rows"][0]["task"], results["config"].get("constraint")
         tasks.setdefault(task, {}).update(fields)
         constraints[task] = build_part(recipe) if recipe else None
-    widest = max(len(fields) for fields in tasks.values())
-    heights = [3.7] * len(tasks) + [3.0]
-    figure = Figure(figsize=(1.9 * widest + 1.0, sum(heights)), layout="constrained")
-    parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
-    for part, (task, fields) in zip(parts, tasks.items(), strict=False):
-        residuals = {
+    residuals = {
+        task: {
             title: None if title == "measured" else residual_image(constraints[task], field)
             for title, field in fields.items()
         }
-        part.suptitle(f"{task}: fields, and residuals of the constraint", fontsize=9)
-        draw_fields(part, fields, residuals, 1)
+        for task, fields in tasks.items()
+    }
+    widest = max(len(fields) for fields in tasks.values())
+    plain = [all(r is None for r in drawn.values()) for drawn in residuals.values()]
+    heights = [*(2.3 if alone else 3.7 for alone in plain), 3.0]
+    figure = Figure(figsize=(1.9 * widest + 1.0, sum(heights)), layout="constrained")
+    parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
+    for part, alone, (task, fields) in zip(parts, plain, tasks.items(), strict=False):
+        what = "fields" if alone else "fields, and residuals of the constraint"
+        part.suptitle(f"{task}: {what}", fontsize=9)
+        draw_fields(part, fields, residuals[task], 1)
     dots, cost, loss = parts[-1].subplots(1, 3)
     _dots(dots, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"])
     for stage, facts in trained.items():

@@ -26,3 +26,15 @@ def reference() -> Path:
         pytest.skip(f"The reference data {path} are absent.")
 
     return path
+
+
+@pytest.fixture(scope="session")
+def kolmogorov_reference() -> Path:
+    """The path of the reference trajectories of the Kolmogorov flow, beside those of Burgers."""
+
+    path = ROOT.parent / "shared" / "data" / "kolmogorov_reference.h5"
+
+    if not path.exists():
+        pytest.skip(f"The reference data {path} are absent.")
+
+    return path
