@@ -15,7 +15,9 @@ Each step of the solver, described in `van_leer`, is of forward Euler and ends w
 __all__ = ["Divergence", "NavierStokes"]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -137,13 +139,17 @@ class NavierStokes(Constraint):
             The states of frame F and of all after it, with shape `(N - F + 1, *, 2, X, Y)`.
         """
         states = uv.new_empty(frames - first + 1, *uv.shape)
-        with torch.inference_mode():
-            for part, *kept in zip(_parts(uv), *map(_parts, states), strict=True):
+
+        def advance(part: Tensor, *kept: Tensor) -> None:
+            with torch.inference_mode():
                 stepper = self._stepper(part, keep=True)
                 for frame in range(frames + 1):
                     part = self._frame(part, stepper) if frame > 0 else part
                     if frame >= first:
                         kept[frame - first].copy_(part)
+
+        with _workers() as workers:
+            list(workers.map(advance, _parts(uv), *map(_parts, states)))
         return states
 
     def residual(self, x: Tensor) -> Tensor:
@@ -197,6 +203,18 @@ class NavierStokes(Constraint):
 
     def _unit(self, uv: Tensor) -> float:
         return 2 * self.length / uv.shape[-2] * self.substeps / self.dt
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    # each thread with parts of its own: together on one small operation they mostly wait
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _parts(uv: Tensor) -> Sequence[Tensor]:

@@ -9,12 +9,11 @@ between the cells 0 and 1, and :math:`b_i = c_{i + 1} - c_i`,
     + C^- \left(c_1 - (1 + C^-) H_1\right), \quad
     H_i = \frac{(b_{i - 1} b_i)^+}{b_{i - 1} + b_i}.
 
-The limiter is the harmonic mean H, which belongs to a cell and serves both its faces, and which
-needs no case to be told from another. Diffusion is one more flux. The step is of forward Euler and
-ends with a projection to zero divergence. A velocity without divergence and its drag pass that
-unchanged, so that only the flux has to be projected: what is left of it is the curl of a stream
-function, which comes out of the Poisson problem with its halo, since Fourier modes go on beyond
-the grid.
+The limiter is the harmonic mean H, 0 where the product is, which belongs to a cell and serves the
+faces on both sides. Diffusion is one more flux. The step is of forward Euler and ends with a
+projection to zero divergence. That leaves a velocity without divergence as it is, so that only
+what the flux adds has to be projected. What remains of it is the curl of a stream function, which
+comes out of the Poisson problem with its halo, since Fourier modes go on beyond the grid.
 
 References:
     Towards the ultimate conservative difference scheme. II (van Leer, 1974)

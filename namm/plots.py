@@ -1,6 +1,6 @@
 r"""Figures: grids of fields and residuals, and the callback that draws one per validation."""
 
-__all__ = ["LogFields", "draw_fields", "field_grid", "residual_image"]
+__all__ = ["LogFields", "are_curves", "draw_fields", "field_grid", "residual_image"]
 
 import math
 from collections.abc import Collection, Mapping
@@ -45,7 +45,7 @@ def field_grid(
     residuals |= dict.fromkeys(mirror)
     per_row = 1 if all(r is None for r in residuals.values()) else 2
     size = (1.7 * len(fields) + 0.8, 1.75 * rows * per_row + 0.3)
-    if _are_points(fields) or _are_paths(fields):
+    if are_curves(fields):
         size = (2.2 * len(fields) + 0.4, 2.8)
     figure = Figure(figsize=size, layout="constrained")
     draw_fields(figure, fields, residuals, rows)
@@ -67,7 +67,7 @@ def draw_fields(
         residuals: The residuals by the same titles, `(B, C', H', W')`, or none.
         rows: The number of samples drawn.
     """
-    if _are_points(fields) or _are_paths(fields):
+    if are_curves(fields):
         _draw_curves(figure, fields, residuals)
         return
     first = next(iter(fields.values())).float()
@@ -118,13 +118,11 @@ def _mosaic(field: Tensor) -> Tensor:
     return rearrange(field.unflatten(0, (-1, columns)).flip(0), "r c h w -> (r h) (c w)")
 
 
-def _are_points(fields: Mapping[str, Tensor]) -> bool:
-    return next(iter(fields.values())).shape[1:] == (2, 1, 1)
-
-
-def _are_paths(fields: Mapping[str, Tensor]) -> bool:
-    c, length, width = next(iter(fields.values())).shape[1:]
-    return c >= 2 and length > 1 and width == 1
+def are_curves(fields: Mapping[str, Tensor]) -> bool:
+    r"""Returns whether fields are drawn in the plane: as points, `(B, 2, 1, 1)`, or as paths,
+    `(B, C, L, 1)`."""
+    c, _, width = next(iter(fields.values())).shape[1:]
+    return c >= 2 and width == 1
 
 
 def _draw_curves(
@@ -141,8 +139,8 @@ def _draw_curves(
             panel.set_axis_off()
             continue
         field = field.detach().float().cpu()
-        if _are_points(fields):
-            panel.scatter(*field.flatten(1).T.numpy(), s=3, lw=0)
+        if shape[1] == 1:
+            panel.scatter(*field[:, :2].flatten(1).T.numpy(), s=3, lw=0)
         else:
             for path in field[:PATHS, :2, :, 0]:
                 (line,) = panel.plot(*path.numpy(), lw=0.8)

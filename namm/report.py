@@ -13,7 +13,7 @@ from torch import Tensor
 from constraints import Constraint, InputError
 
 from .checkpoint import build_part, read_checkpoint
-from .plots import draw_fields, residual_image
+from .plots import are_curves, draw_fields, residual_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,8 +210,12 @@ def draw(
         for task, fields in tasks.items()
     }
     widest = max(len(fields) for fields in tasks.values())
-    plain = [all(r is None for r in drawn.values()) for drawn in residuals.values()]
-    heights = [*(2.3 if alone else 3.7 for alone in plain), 3.0]
+    # below curves, residuals are a number
+    plain = [
+        are_curves(tasks[task]) or all(r is None for r in drawn.values())
+        for task, drawn in residuals.items()
+    ]
+    heights = [*(2.4 if alone else 3.7 for alone in plain), 3.0]
     figure = Figure(figsize=(1.9 * widest + 1.0, sum(heights)), layout="constrained")
     parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
     for part, alone, (task, fields) in zip(parts, plain, tasks.items(), strict=False):
@@ -239,6 +243,7 @@ def draw(
     loss.set(xlabel="training step", ylabel="training loss")
     for panel in (cost, loss):
         panel.set_yscale("log")
+        panel.set_visible(bool(panel.lines))
         if panel.lines:
             panel.legend(fontsize=6, frameon=False)
     for panel in (dots, cost, loss):
