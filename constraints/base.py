@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
+
 
 class Constraint(nn.Module):
     r"""Base of all constraints. A subclass defines `residual`, or only `forward` where there is no
@@ -62,8 +64,8 @@ class Constraint(nn.Module):
     def unknowns(self, shape: Sequence[int]) -> int | None:
         r"""Returns how many numbers are free in a field that satisfies the constraint, if that is
         known. A measurement of more numbers than these cannot be fitted to its noise by such a
-        field: with n numbers measured and k free, the reduced chi2 of the best fit is
-        :math:`(n - k) / n` on average.
+        field: with n numbers measured and k free, the reduced chi2 of the best fit is at least
+        :math:`(n - k) / n` on average, and more where the measurement does not see all of them.
 
         Arguments:
             shape: The shape `(C, *S)` of one field.
@@ -117,8 +119,14 @@ class Sum(Constraint):
         merged: dict[str, Any] = {}
         for term in self._terms():
             for key, value in term.attributes().items():
-                both = isinstance(value, dict) and key in merged
-                merged[key] = {**merged[key], **value} if both else value
+                old = merged.get(key, value)
+                both = {**old, **value} if isinstance(value, dict) else value
+                if both != ({**value, **old} if isinstance(value, dict) else old):
+                    raise InputError(
+                        f"The terms of a Sum ask for different {key} of the data, {old} and "
+                        f"{value}: no field satisfies both."
+                    )
+                merged[key] = both
         return merged
 
     def check_shape(self, x: Tensor) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .conformance import FIRST, THEN, Check
+from .errors import InputError
 from .probe import Probe
 
 
@@ -60,7 +61,13 @@ def check(
     """
     if len(x) < 2:
         raise ValueError(f"check expects at least 2 fields, got shape {tuple(x.shape)}.")
-    constraint.check_shape(x)
+    try:
+        constraint.check_shape(x)
+    except InputError:
+        raise
+    except Exception as error:  # of any kind: the code is not ours
+        advice = f"It raises '{error}': raise an InputError that says which shape is wanted."
+        return [Finding("check_shape", "fail", type(error).__name__, "no error", advice)]
     probe = Probe(constraint, x.detach().float().clone(), floor, satisfied, seed)
     findings: list[Finding] = []
     for entry in FIRST:

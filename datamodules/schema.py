@@ -109,7 +109,7 @@ def open_fields(path: str | Path) -> Iterator[h5py.File]:
     Raises:
         InputError: If it does not exist, or is no HDF5 file.
     """
-    if not Path(path).exists():
+    if not Path(path).is_file():
         raise InputError(f"There is no file '{path}': check the name.")
     try:
         file = h5py.File(path, "r")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from constraints import Constraint, InputError, derive_seed, noise
 from mdm import Denoiser
-from namm import Evaluation, IdentityMirror, Mirror, save_recipe
+from namm import Evaluation, IdentityMirror, Mirror, describe_constraint, save_recipe
 
 from .operators import LinearOperator, Operator, Pullback, Residual
 from .solver import Solver
@@ -19,8 +19,8 @@ class Inverse(Evaluation):
     r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
     distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise),
     relative error of the whole field, and the number of rejected guidances, with the guards of
-    every distance. Beside the chi2 stands its floor, as far as the constraint knows it: the mean
-    for the best fit by a field that satisfies the constraint exactly.
+    every distance. Beside the chi2 stands its floor, where the constraint knows one: no field that
+    satisfies the constraint exactly fits better in the mean.
 
     Where the transition of the solver adds noise in its last step, both ends of the same run are
     scored: `clean` without that noise, `published` with it. The noise of a measurement is keyed by
@@ -58,6 +58,13 @@ class Inverse(Evaluation):
         if fields * samples < 3:
             raise ValueError(
                 f"Inverse expects at least 3 samples to compare, got {samples} of {fields} fields."
+            )
+        if isinstance(operator, Residual) and describe_constraint(
+            operator.constraint
+        ) != describe_constraint(constraint):
+            raise ValueError(
+                "Inverse expects the constraint of a Residual operator to be the one by which "
+                "answers are judged: change both alike."
             )
         self.fields, self.per_field = fields, samples
         self.observed: tuple[int, int] | None = None  # numbers measured, and free
@@ -114,8 +121,9 @@ class Inverse(Evaluation):
             # the best that a field can do which satisfies the constraint exactly
             (data,) = (row for row in rows if row["method"] == "data")
             n, k = self.observed
-            floor = max(0.0, (n - k) / n)
-            rows.append({**data, "metric": "chi2_floor", "value": floor, "ci95": [floor, floor]})
+            if (floor := (n - k) / n) > 0:
+                ends = {"value": floor, "ci95": [floor, floor]}
+                rows.append({**data, "metric": "chi2_floor", **ends})
         return rows
 
     def _seen(self, m: Tensor, x: Tensor) -> Tensor:

@@ -85,9 +85,9 @@ class Mask(LinearOperator):
             )
         (h, w), (top, left, height, width) = size, box
         seen = torch.zeros(h, w, dtype=torch.bool)
-        seen[max(top, 0) : top + height, max(left, 0) : left + width] = True
-        if min(height, width) < 1 or int(seen.sum()) != height * width:
+        if min(top, left) < 0 or top + height > h or left + width > w or min(height, width) < 1:
             raise ValueError(f"Mask expects a box inside a grid of {h}x{w}, got {box}.")
+        seen[top : top + height, left : left + width] = True
         if hidden and seen.all():
             raise ValueError(f"Mask expects to see something, but the box {box} hides all.")
         self.size = [h, w]

@@ -26,6 +26,7 @@ __all__ = [
     "ResNet",
     "Spread",
     "Stage",
+    "describe_constraint",
     "field_grid",
     "load_mirror",
     "load_part",
@@ -40,7 +41,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .callbacks import EMA, CountFlops, Flops
-    from .checkpoint import Provenance, load_mirror, load_part, save_recipe
+    from .checkpoint import (
+        Provenance,
+        describe_constraint,
+        load_mirror,
+        load_part,
+        save_recipe,
+    )
     from .counting import Counting
     from .evaluation import Evaluation
     from .losses import mirror_losses

@@ -8,6 +8,7 @@ which constraint, which shape, which data.
 __all__ = [
     "Provenance",
     "build_part",
+    "describe_constraint",
     "load_mirror",
     "load_part",
     "load_weights",
@@ -25,7 +26,7 @@ import lightning as L
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-from torch import nn
+from torch import Tensor, nn
 
 from constraints import Constraint, InputError
 
@@ -143,15 +144,19 @@ def build_part(recipe: Any) -> Any:
 
 
 def describe_constraint(constraint: Constraint) -> dict[str, Any]:
-    r"""Returns the class of a constraint and its plain parameters and buffers, those of its parts
+    r"""Returns the class of a constraint, its plain parameters and its tensors, those of its parts
     and terms included."""
     described = _describe(constraint)
     terms: list[dict[str, Any]] = []
-    for name, module in constraint.named_modules():
-        if module is not constraint and isinstance(module, Constraint):
-            terms.append(describe_constraint(module))
-        elif name and "." not in name and not isinstance(module, nn.ModuleList):
-            described[name] = _describe(module)
+    for name, child in constraint.named_children():
+        for module in child if isinstance(child, nn.ModuleList) else [child]:
+            if isinstance(module, Constraint):
+                terms.append(describe_constraint(module))
+            else:
+                digest = hashlib.sha256()
+                for tensor in (*module.parameters(), *module.buffers()):
+                    digest.update(_bytes(tensor))
+                described[name] = {**_describe(module), "weights": digest.hexdigest()}
     return {**described, "terms": terms} if terms else described
 
 
@@ -163,19 +168,26 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         and key != "training"
         and isinstance(value, (bool, int, float, str, list, tuple))
     }
-    for name, buffer in module.named_buffers(recurse=False):
-        digest = hashlib.sha256(buffer.detach().cpu().double().numpy().tobytes())
-        plain[name] = buffer.tolist() if buffer.numel() <= 16 else digest.hexdigest()
+    tensors = {**dict(module.named_buffers(recurse=False)), **module._parameters}
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            few = tensor.numel() <= 16
+            plain[name] = tensor.tolist() if few else hashlib.sha256(_bytes(tensor)).hexdigest()
     return {"class": type(module).__qualname__, **plain}
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().double().numpy().tobytes()
 
 
 class Provenance(L.Callback):
     r"""Creates the callback that writes into each checkpoint what it was trained on, and refuses a
     checkpoint that was trained on something else.
 
-    Compared are the constraint with its parameters, the shape of a field, the hash of the data,
-    and the space of a diffusion model, that is its forward map, between this stage, the parts it
-    loaded, and the checkpoint it resumes or tests.
+    The data must be of the kind that the stage's constraint judges. Compared are the constraint
+    with its parameters, the shape of a field, the hash of the data, and the space of a diffusion
+    model, that is its forward map, between this stage, the parts it loaded, and the checkpoint it
+    resumes or tests.
 
     Arguments:
         force: Whether to go on all the same, saying what is ignored.
@@ -193,6 +205,8 @@ class Provenance(L.Callback):
         if data is not None and hasattr(data, "sha256"):
             self.own |= {"shape": list(data.shape), "data": data.sha256}
             self._compare_data(describe_constraint(data.constraint))
+            if isinstance(constraint, Constraint) and not self.force:
+                data.check(constraint)
         # an evaluation may restore samples with other maps than those of its space
         mirror = getattr(pl_module, "space", getattr(pl_module, "mirror", None))
         if hasattr(pl_module, "denoiser") and isinstance(mirror, Mirror):

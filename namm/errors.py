@@ -6,7 +6,7 @@ outline of every type of every union that did not match; `explain` picks the dee
 outline, which is where the mistake is.
 """
 
-__all__ = ["CommandError", "Interrupted", "explain", "nearest"]
+__all__ = ["CommandError", "Interrupted", "explain", "nearest", "unreadable"]
 
 import inspect
 import re
@@ -216,11 +216,12 @@ def class_names(problem: Problem, module: str | None = None) -> set[str]:
     elif key.startswith("trainer."):
         hint = parameters(Trainer).get(key.removeprefix("trainer."))
     else:
-        known = {"model": LightningModule, "data": LightningDataModule, "constraint": Constraint}
-        hint = known.get(key)
+        hints = {"model": LightningModule, "data": LightningDataModule, "constraint": Constraint}
+        hint = hints.get(key)
     offered = vars(import_module(module)) if module else {}
     names = {f"{module}.{name}" for name, offer in offered.items() if callable(offer)}
-    return names | {public(cls) for base in bases(hint) for cls in subclasses(base)}
+    known = (cls for base in bases(hint) for cls in (base, *subclasses(base)))
+    return names | {public(cls) for cls in known if not inspect.isabstract(cls)}
 
 
 def bases(hint: Any) -> Iterator[type]:

@@ -36,7 +36,7 @@ from typing import Any, NoReturn
 import yaml
 
 from . import cli
-from .errors import CommandError, Interrupted, nearest
+from .errors import CommandError, Interrupted, nearest, unreadable
 from .io import atomic
 
 KEYS = ("verb", "configs", "args")
@@ -175,8 +175,9 @@ def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dic
     if file in above:
         raise CommandError(f"{file} includes itself: leave out one `include`.")
     if not file.is_file():
-        raise CommandError(f"there is no {file}: give the folder of a problem.")
-    content = yaml.safe_load(file.read_text("utf-8"))
+        what = f"check the `include` of {above[-1]}" if above else "give the folder of a problem"
+        raise CommandError(f"there is no {file}: {what}.")
+    content = read(file)
     stages = content.get("stages") if isinstance(content, dict) else None
     if not isinstance(stages, dict) or not stages:
         raise CommandError(f"{file} names no stages: expected 'stages: {{NAME: {{verb: ...}}}}'.")
@@ -192,14 +193,24 @@ def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dic
             raise CommandError(
                 f"{file}: '{name}' is {entry}, expected {{verb: ..., configs: ...}}."
             )
-        for key in entry:
+        for key, value in entry.items():
             if key not in KEYS:
                 raise CommandError(f"{file}: '{name}' has no key '{key}'.{nearest(key, KEYS)}")
+            if key != "verb" and not isinstance(value, list):
+                raise CommandError(f"{file}: {key} of '{name}' is {value}, expected a list.")
         verb = str(entry.get("verb"))
         if verb not in VERBS:
             known = f"{', '.join(VERBS)}.{nearest(verb, VERBS)}"
             raise CommandError(f"{file}: the verb of '{name}' is {verb}, expected one of {known}")
         yield name, entry
+
+
+def read(file: Path) -> Any:
+    r"""Returns the content of a YAML file."""
+    try:
+        return yaml.safe_load(file.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise CommandError(unreadable(["run", "-c", str(file)]) or f"{file}: {error}") from error
 
 
 def config_files(name: str, problem: Path, scale: str | None, configs: list[str]) -> list[Path]:
@@ -219,7 +230,7 @@ def save_dir(files: Sequence[Path]) -> Path:
     r"""Returns the folder of all runs, which the last configuration that gives one decides."""
     given = "runs"
     for file in files:
-        section = yaml.safe_load(file.read_text("utf-8"))
+        section = read(file)
         for key in ("trainer", "logger", "init_args"):
             section = section.get(key) if isinstance(section, dict) else None
         given = section.get("save_dir", given) if isinstance(section, dict) else given

@@ -54,6 +54,16 @@ def failures(constraint: Constraint, x: Tensor, floor: float = 0.0) -> set[str]:
     return {f.name for f in check(constraint, x, floor) if f.verdict == "fail"}
 
 
+def test_check_of_shapes_that_breaks_is_named() -> None:
+    class Breaks(Box):
+        def check_shape(self, x: Tensor) -> None:
+            raise IndexError("tuple index out of range")
+
+    (finding,) = check(Breaks(), gaussian(*SHAPE))
+    assert (finding.name, finding.verdict) == ("check_shape", "fail")
+    assert "tuple index out of range" in finding.advice
+
+
 # sound constraints
 
 

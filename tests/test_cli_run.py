@@ -129,10 +129,17 @@ def test_included_stages_come_first(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"include": "../stagse.yaml", "stages": STAGES}, "there is no configs/stagse.yaml"),
+        (
+            {"include": "../stagse.yaml", "stages": STAGES},
+            "no configs/stagse.yaml: check the `include` of configs/toy/run.yaml",
+        ),
         ({"include": "run.yaml", "stages": STAGES}, "configs/toy/run.yaml includes itself"),
         ({"inclde": "../stages.yaml", "stages": STAGES}, "did you mean: include?"),
         ({"stages": {**STAGES, "first": None}}, "'first' is None"),
+        (
+            {"stages": {"first": {"verb": "fit", "configs": "namm.yaml"}}},
+            "configs of 'first' is namm.yaml, expected a list",
+        ),
     ],
 )
 def test_mistake_in_the_stages_is_named(
@@ -142,6 +149,15 @@ def test_mistake_in_the_stages_is_named(
 
     assert main([*RUN, "--dry-run"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_stages_that_are_no_yaml_are_named(
+    stages: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("configs/toy/run.yaml").write_text("stages: {first: [}")
+
+    assert main([*RUN, "--dry-run"]) == 2
+    assert "configs/toy/run.yaml is not valid YAML" in capsys.readouterr().err
 
 
 def test_change_is_not_mixed_in(stages: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Constraint, InputError, Sum, derive_seed, noise, uniform
+from constraints import (
+    Burgers,
+    Constraint,
+    InputError,
+    Sum,
+    TotalBrightness,
+    derive_seed,
+    noise,
+    uniform,
+)
 from problems import Total
 
 Scheme = Literal["euler", "crank_nicolson"]
@@ -215,6 +224,13 @@ def test_sum_passes_on_what_its_terms_ask_of_a_file() -> None:
     assert both.attributes() == Burgers(viscosity=0.1).attributes()
     with pytest.raises(InputError, match="Burgers expects"):
         both.check_shape(torch.zeros(1, 2, 8, 8))
+
+
+def test_sum_of_terms_that_ask_for_different_files_is_refused() -> None:
+    both = Sum([TotalBrightness(100.0), TotalBrightness(120.0)])
+
+    with pytest.raises(InputError, match="different parameters.*100.0.*120.0"):
+        both.attributes()
 
 
 def test_sum_refuses_other_numbers_of_weights() -> None:

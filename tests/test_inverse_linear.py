@@ -19,6 +19,7 @@ from inverse import (
     Blur,
     Downsample,
     Fourier,
+    Inverse,
     Liftable,
     LinearOperator,
     Mask,
@@ -387,6 +388,15 @@ def test_residual_to_solve_for_is_zero_whatever_the_field() -> None:
     assert m.shape == (3, 40) and not m.any() and Burgers()(x).min() > 0.1
 
 
+def test_answers_are_judged_by_the_constraint_that_is_solved_for() -> None:
+    def stage(constraint: Constraint) -> Inverse:
+        return Inverse(tiny_denoiser(), constraint, Residual(Burgers()), DPS(), samples=3)
+
+    assert stage(Burgers()).task == "inverse"
+    with pytest.raises(ValueError, match="the one by which answers are judged"):
+        stage(Burgers(dt=0.5))
+
+
 def test_residual_is_that_of_the_constraint() -> None:
     burgers, x = Burgers(), draw(3, 1, 8, 6)
     operator = Residual(burgers)
@@ -440,6 +450,7 @@ def test_solver_may_solve_for_the_constraint_alone() -> None:
         (lambda: Mask([4, 4], [0, 0, 4]), r"box \[row, column, height, width\], got"),
         (lambda: Mask([4, 6], [0, 4, 2, 3]), r"inside a grid of 4x6, got \[0, 4, 2, 3\]"),
         (lambda: Mask([4, 6], [-1, 0, 2, 3]), r"inside a grid of 4x6, got \[-1, 0, 2, 3\]"),
+        (lambda: Mask([4, 6], [-4, 0, 2, 3]), r"inside a grid of 4x6, got \[-4, 0, 2, 3\]"),
         (lambda: Mask([4, 6], [0, 0, 0, 3]), r"inside a grid of 4x6, got \[0, 0, 0, 3\]"),
         (lambda: Mask([4, 6], [0, 0, 4, 6], hidden=True), r"\[0, 0, 4, 6\] hides all"),
     ],

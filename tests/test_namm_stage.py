@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,20 @@ import yaml
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from constraints import Burgers, Constraint, InputError, Sum, noise
+from constraints import (
+    Ball,
+    Box,
+    Burgers,
+    Constraint,
+    Divergence,
+    InputError,
+    Obstacle,
+    Periodic,
+    PlanarArm,
+    Sum,
+    Waypoints,
+    noise,
+)
 from namm import (
     EMA,
     ICNN,
@@ -36,10 +50,10 @@ from namm import (
     load_mirror,
     load_part,
 )
-from namm.checkpoint import space
+from namm.checkpoint import describe_constraint, space
 from namm.cli import main
 from namm.io import KeepLast
-from problems import Total, make_trainer, tiny_data, tiny_mirror
+from problems import Total, make_trainer, randomise, tiny_data, tiny_mirror
 
 
 def tiny_stage(mirror: MirrorMap | None = None, **options: Any) -> NAMM:
@@ -428,6 +442,41 @@ def test_constraint_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> N
 
     with pytest.raises(InputError, match="The data module has .*euler.*crank_nicolson"):
         fit(tmp_path, stage, Provenance())
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        (Divergence(), r"expects fields of shape \(B, T \* 2, X, Y\)|problem"),
+        (Obstacle([0.0, 0.0], 1.0), "trajectories of 8 frames and 1 coordinates"),
+        (Periodic(), "does not say its parameters.tiles"),
+    ],
+)
+def test_data_that_the_constraint_does_not_judge_are_refused(
+    tmp_path: Path, constraint: Constraint, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(tmp_path, tiny_stage(constraint=constraint), Provenance())
+
+
+def test_description_of_a_constraint_knows_its_tensors() -> None:
+    class Learnt(Constraint):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.net = randomise(torch.nn.Linear(2, 2), 1.0, seed)
+
+    arms = [Waypoints([0], [[1.0, 0.0]], PlanarArm(lengths)) for lengths in ([1, 1], [1, 2])]
+    for one, other in (
+        (Learnt(0), Learnt(1)),
+        (Box(-1, 1), Box(0, 2)),
+        (Waypoints([0], [[1.0, 0.0]]), Waypoints([0], [[0.0, 1.0]])),
+        arms,
+        (Sum([Box(-1, 1)]), Sum([Box(0, 2)])),
+    ):
+        assert describe_constraint(one) == describe_constraint(deepcopy(one))
+        assert describe_constraint(one) != describe_constraint(other)
+    nested = describe_constraint(Sum([Sum([Box(), Ball()]), Total()]))
+    assert [len(term.get("terms", [])) for term in nested["terms"]] == [2, 0]
 
 
 def test_terms_of_a_sum_are_compared() -> None:
