@@ -24,6 +24,7 @@ from .base import Constraint
 from .errors import InputError
 
 FILE = "pretrained/count/counter.safetensors"
+ROOT = Path(__file__).resolve().parents[1]  # where the packages lie
 
 
 class Counter(nn.Module):
@@ -31,6 +32,9 @@ class Counter(nn.Module):
     quarter of the resolution, residual blocks on both, SiLU, and no normalisation, which would
     look at the whole image. The softplus at the end keeps the density of an empty sky near zero,
     however large it is.
+
+    It counts in the precision of its weights, also under autocast: a count that is summed over a
+    thousand cells would be off by the rounding of bfloat16.
 
     References:
         Learning To Count Objects in Images (Lempitsky & Zisserman, 2010)
@@ -70,14 +74,17 @@ class Counter(nn.Module):
 
         Returns:
             The number of objects in each cell of 4 x 4 pixels, with shape
-            `(B, 1, ceil(H / 4), ceil(W / 4))`.
+            `(B, 1, ceil(H / 4), ceil(W / 4))`, in the precision of the images or of the weights,
+            whichever is higher.
         """
-        # in the precision of the weights, which a learnt count cannot exceed
-        h = self.layers(x.to(self.layers[0].weight.dtype))  # type: ignore[arg-type]
-        return F.softplus(h).to(x.dtype)
+        dtype: torch.dtype = self.layers[0].weight.dtype  # type: ignore[assignment]
+        with torch.autocast(x.device.type, enabled=False):
+            h = F.softplus(self.layers(x.to(dtype)))
+        return h.to(torch.promote_types(x.dtype, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        r"""Returns the counts, with shape `(B,)`, of images `(B, 1, H, W)`."""
+        r"""Returns the counts, with shape `(B,)`, of images `(B, 1, H, W)`, in the precision of
+        `density`."""
         return self.density(x).sum(dim=(1, 2, 3))
 
 
@@ -137,7 +144,8 @@ class Count(Constraint):
         Returns:
             The residuals, with shape `(B, 1)`.
         """
-        return (self.counter(x) - self.n).unsqueeze(1)
+        # rounded last: near zero even a coarse precision has small steps
+        return (self.counter(x) - self.n).to(x.dtype).unsqueeze(1)
 
     def attributes(self) -> dict[str, Any]:
         return {
@@ -156,25 +164,29 @@ def load_counter(file: str = FILE) -> Counter:
 
     Arguments:
         file: The file that `save_counter` wrote, or a checkpoint (`.ckpt`) of `namm.Counting`,
-            whose averaged weights are taken.
+            whose averaged weights are taken. A relative path is looked up in the working
+            directory, and then beside the packages of the project.
 
     Raises:
         InputError: If there is no such file, or if it holds no counter.
     """
-    if not Path(file).is_file():
+    places = dict.fromkeys((Path.cwd() / file, ROOT / file))  # of an absolute path only one
+    path = next((str(place) for place in places if place.is_file()), None)
+    if path is None:
         raise InputError(
-            f"There is no file {file}, which should hold a trained counter: give the one in "
-            f"{FILE} of the project, or train one with `namm run configs/counter`."
+            f"There is no file {' or '.join(map(str, places))}, which should hold a trained "
+            f"counter: give the path of {FILE} in a copy of the project's repository, or train "
+            f"one with `namm run configs/counter` and give its checkpoint."
         )
     try:
-        options, weights = (_read_checkpoint if file.endswith(".ckpt") else _read)(file)
+        options, weights = (_read_checkpoint if path.endswith(".ckpt") else _read)(path)
         counter = Counter(**options)
         if _shapes(weights) != _shapes(counter.state_dict()):
             raise ValueError("its weights are not those of the sizes it states")
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{file} holds no counter ({reason}): give a file of `save_counter`, or a checkpoint "
+            f"{path} holds no counter ({reason}): give a file of `save_counter`, or a checkpoint "
             f"of namm.Counting."
         ) from error
     counter.load_state_dict(weights)

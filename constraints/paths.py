@@ -27,11 +27,14 @@ class PlanarArm(nn.Module):
     Arguments:
         lengths: The lengths of the links.
         joints: Whether the far ends of all links are followed, and not that of the last alone.
+
+    Raises:
+        ValueError: If there are no links, or if a length is not positive and finite.
     """
 
     def __init__(self, lengths: Sequence[float] = (1.0, 1.0), joints: bool = False) -> None:
         super().__init__()
-        if not len(lengths) or min(lengths) <= 0:
+        if not len(lengths) or not all(0 < length < math.inf for length in lengths):
             raise ValueError(f"PlanarArm expects positive lengths of links, got {lengths}.")
         self.lengths, self.joints = [float(length) for length in lengths], joints
 
@@ -114,7 +117,8 @@ class Waypoints(PathConstraint):
         kinematics: What turns the fields into positions; they are positions if missing.
 
     Raises:
-        ValueError: If there is not one target per frame, or if they are not of one length.
+        ValueError: If frames are negative or come twice, if there is not one target per frame, or
+            if targets are not finite or not of one length.
     """
 
     targets: Tensor
@@ -132,8 +136,10 @@ class Waypoints(PathConstraint):
                 f"Waypoints expects one target per frame, all of one length, got {len(targets)} "
                 f"for {len(self.index)} frames: {targets}."
             )
-        value = torch.as_tensor(targets, dtype=torch.float64).T.unsqueeze(-1)
-        self.register_buffer("targets", value, persistent=False)
+        value = torch.as_tensor(targets, dtype=torch.float64)
+        if not torch.isfinite(value).all():
+            raise ValueError(f"Waypoints expects finite targets, got {targets}.")
+        self.register_buffer("targets", value.T.unsqueeze(-1), persistent=False)
 
     def residual(self, x: Tensor) -> Tensor:
         r"""Returns the differences from the targets.
@@ -163,6 +169,9 @@ class Obstacle(PathConstraint):
         centre: The centre, of d coordinates.
         radius: The radius, which is positive.
         kinematics: What turns the fields into positions; they are positions if missing.
+
+    Raises:
+        ValueError: If the radius is not positive, or if a number is missing or not finite.
     """
 
     centre: Tensor
@@ -171,9 +180,10 @@ class Obstacle(PathConstraint):
         self, centre: Sequence[float], radius: float, kinematics: PlanarArm | None = None
     ) -> None:
         super().__init__(kinematics)
-        if not len(centre) or not 0 < radius < math.inf:
+        if not len(centre) or not all(map(math.isfinite, centre)) or not 0 < radius < math.inf:
             raise ValueError(
-                f"Obstacle expects a centre and a positive radius, got {centre} and {radius}."
+                f"Obstacle expects a finite centre and a positive radius, got {centre} and "
+                f"{radius}."
             )
         self.radius = radius
         value = torch.as_tensor(centre, dtype=torch.float64).reshape(-1, 1, 1)
@@ -205,6 +215,10 @@ class MinimumHeight(PathConstraint):
         channel: The coordinate that is the height.
         index: The frames at which it is asked for, counted from 0; all if missing.
         kinematics: What turns the fields into positions; they are positions if missing.
+
+    Raises:
+        ValueError: If the height is not finite, if the channel is negative, or if frames are
+            negative, come twice or are none.
     """
 
     def __init__(

@@ -45,7 +45,8 @@ class Linear(ConvexSet):
             flattened, if missing.
 
     Raises:
-        ValueError: If the sizes do not match, or if no field satisfies the equations.
+        ValueError: If the sizes do not match, if a number is not finite, or if no field satisfies
+            the equations, or every one does.
     """
 
     matrix: Tensor
@@ -68,6 +69,8 @@ class Linear(ConvexSet):
             )
         a = torch.as_tensor(matrix, dtype=torch.float64)
         b = torch.as_tensor(offset, dtype=torch.float64)
+        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+            raise ValueError(f"Linear expects finite numbers, got {matrix} and {offset}.")
         u, s, vh = torch.linalg.svd(a, full_matrices=False)
         kept = s > max(a.shape) * torch.finfo(s.dtype).eps * s[0]
         u, s, vh = u[:, kept], s[kept], vh[kept]
@@ -76,6 +79,11 @@ class Linear(ConvexSet):
             raise ValueError(
                 f"The equations of this Linear contradict each other: the best x still leaves a "
                 f"residual of norm {left:.3g}. Change the offset, or leave out rows."
+            )
+        if not len(s):
+            raise ValueError(
+                f"The matrix of this Linear is zero, so that it asks for nothing, got {matrix}: "
+                f"give a row that is not zero, or leave the constraint out."
             )
         self.dim = dim
         self.register_buffer("matrix", a, persistent=False)
@@ -184,6 +192,9 @@ class Ball(ConvexSet):
         centre: The centre, the same number everywhere or one for each channel.
         dim: The axis of `(B, C, *S)` along which the norm is taken; all axes of the field if
             missing.
+
+    Raises:
+        ValueError: If the radius is not positive, or if a number is not finite.
     """
 
     centre: Tensor
@@ -192,10 +203,12 @@ class Ball(ConvexSet):
         self, radius: float = 1.0, centre: float | list[float] = 0.0, dim: int | None = None
     ) -> None:
         super().__init__()
-        if not 0 < radius < math.inf:
-            raise ValueError(f"Ball expects a positive radius, got {radius}.")
-        self.radius, self.dim = radius, dim
         value = torch.as_tensor(centre, dtype=torch.float64)
+        if not 0 < radius < math.inf or not torch.isfinite(value).all():
+            raise ValueError(
+                f"Ball expects a finite centre and a positive radius, got {centre} and {radius}."
+            )
+        self.radius, self.dim = radius, dim
         self.register_buffer("centre", value, persistent=False)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -237,6 +250,9 @@ class Simplex(ConvexSet):
     Arguments:
         total: The total, which is positive.
         dim: The axis of `(B, C, *S)` along which the numbers lie.
+
+    Raises:
+        ValueError: If the total is not positive and finite.
     """
 
     def __init__(self, total: float = 1.0, dim: int = 1) -> None:

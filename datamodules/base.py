@@ -62,6 +62,8 @@ class FieldData(L.LightningDataModule, abc.ABC):
     shape: tuple[int, ...]
     sha256: str
     floor: float = 1e-6  # the largest distance to the constraint a simulated field may have
+    # what is said of a field that is not finite however often it is drawn
+    remedy: str = "the solver is unstable with these parameters, give it smaller steps"
     # where each split starts in the sequence
     first: dict[str, int] = {"train": 0, "val": 2**40, "test": 2**41}
 
@@ -146,7 +148,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
             if attempt == ATTEMPTS:
                 raise InputError(
                     f"Field {start + bad[0]} of seed {seed} is not finite in {ATTEMPTS} draws: "
-                    f"the solver is unstable with these parameters, give it smaller steps."
+                    f"{self.remedy}."
                 )
             x[bad] = draw(bad, attempt)
             redrawn += len(bad)
@@ -203,7 +205,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
         Arguments:
             stage: `fit`, `validate`, `test` or `predict`.
         """
-        check_fits(self.file, self.constraint)
+        self.check(self.constraint)
         samples = self.mirror_samples if stage in ("fit", "validate") else None
         self.fields = {
             split: FieldDataset(self.file, split, self.in_memory, samples)
@@ -211,6 +213,17 @@ class FieldData(L.LightningDataModule, abc.ABC):
         }
         self.shape = next(iter(self.fields.values())).shape
         self.sha256 = hash_fields(self.file)
+
+    def check(self, constraint: Constraint) -> None:
+        r"""Checks that the fields are of the kind that another constraint judges.
+
+        Arguments:
+            constraint: The constraint.
+
+        Raises:
+            InputError: If they are not.
+        """
+        check_fits(self.file, constraint)
 
     def train_dataloader(self) -> DataLoader:
         r"""Returns the batches of training, from wherever training has got to. Their order is

@@ -85,8 +85,9 @@ class BlackHoleData(FieldData):
         kwargs: The arguments of `FieldData`.
 
     Raises:
-        InputError: If a range is one of no parameter, if its ends are out of order, or if it
-            allows a size that is not positive, a speed of 1 or a negative brightness.
+        InputError: If the points are not positive, if a range is one of no parameter, if its ends
+            are out of order, or if it allows a size that is not positive, a speed of 1 or a
+            negative brightness.
     """
 
     constraint: TotalBrightness
@@ -99,6 +100,8 @@ class BlackHoleData(FieldData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
+        if points < 1:
+            raise InputError(f"BlackHoleData expects positive points, got {points}.")
         self.points = points
         self.ranges = {name: list(ends) for name, ends in RANGES.items()}
         for name, ends in (ranges or {}).items():

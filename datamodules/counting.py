@@ -82,7 +82,8 @@ class CountingData(L.LightningDataModule):
         num_workers: The number of processes that simulate; with 0 it is done by this one.
 
     Raises:
-        InputError: If the numbers of galaxies make no range.
+        InputError: If the numbers of galaxies make no range, if the points or sizes are not
+            positive, or if the share is not in [0, 1].
     """
 
     def __init__(
@@ -100,6 +101,11 @@ class CountingData(L.LightningDataModule):
         if not 1 <= lowest <= highest:
             raise InputError(
                 f"CountingData expects 1 <= lowest <= highest, got {lowest} and {highest}."
+            )
+        if min(points, *sizes) < 1 or not 0 <= spoilt <= 1:
+            raise InputError(
+                f"CountingData expects positive points, positive sizes of val and test, and a "
+                f"share of spoilt images in [0, 1], got {points}, {tuple(sizes)} and {spoilt}."
             )
         self.numbers, self.points, self.seed = (lowest, highest), points, seed
         self.batch_size, self.num_workers = batch_size, num_workers

@@ -136,12 +136,20 @@ class GalaxyData(FieldData):
         constraint: The number of galaxies.
         points: The number of grid points along each axis.
         kwargs: The arguments of `FieldData`.
+
+    Raises:
+        InputError: If the constraint asks for no galaxies, or if there are no points.
     """
 
     constraint: Count
 
     def __init__(self, constraint: Count, points: int = 128, **kwargs: Any) -> None:
         super().__init__(constraint, **kwargs)
+        if constraint.n < 1 or points < 1:
+            raise InputError(
+                f"GalaxyData expects a positive number of galaxies and of points along each axis, "
+                f"got {constraint.n} and {points}."
+            )
         self.points = points
         # a counter is rarely off by one, an untrained one by most of n
         self.floor = max(2.0, constraint.n / 2)

@@ -2,6 +2,7 @@ r"""Grey images from a folder of the user's own."""
 
 __all__ = ["ImageData"]
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,19 @@ class ImageData(FieldData):
     r"""Creates fields from the images of a folder, in an order shuffled by the seed: first those
     of `train`, then of `val`, then of `test`. A field has shape `(1, size, size)`.
 
-    PNG and JPEG are read as grey, and `.npy` as one array of shape `(H, W)`. The square in the
-    middle of an image is averaged over areas to `size` pixels a side, and scaled to a minimum of 0
-    and a maximum of 1, or else to a total. The file of fields is written once; without the folder
-    it can still be read.
+    PNG and JPEG are read as grey, and `.npy` as one array of shape `(H, W)`. The first row of all
+    of them is the top of the image, but the last of a field: y ascends. The square in the middle
+    of an image is averaged over areas to `size` pixels a side, and scaled to a minimum of 0 and a
+    maximum of 1, or else to a total. The file of fields is written once. It can be read without
+    the folder, but not with one whose images have other names or sizes in bytes.
 
     Arguments:
         constraint: The constraint, which every image must satisfy.
         folder: The folder. Files of other kinds and folders inside are passed over.
         size: The number of pixels along each side.
         total: The total brightness to which images are scaled. If missing, the range is [0, 1].
-        tolerance: The largest distance to the constraint that an image may have. The usual one
-            leaves room for rounding to float32.
+        tolerance: The largest distance to the constraint that an image may have. If missing, it
+            leaves room for rounding to float32: 1e-5, or 2^-23 of a total.
         kwargs: The arguments of `FieldData`.
 
     Raises:
@@ -47,11 +49,11 @@ class ImageData(FieldData):
         folder: str,
         size: int,
         total: float | None = None,
-        tolerance: float = 1e-5,
+        tolerance: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if size < 1 or tolerance <= 0 or (total is not None and total <= 0):
+        if not all(value is None or value > 0 for value in (size, total, tolerance)):
             raise InputError(
                 f"ImageData expects a positive size, total and tolerance, got {size}, {total} and "
                 f"{tolerance}."
@@ -60,6 +62,9 @@ class ImageData(FieldData):
         self.folder = folder
         self.size = size
         self.total = total
+        if tolerance is None:
+            # the error of a sum of numbers rounded to float32 is below this share of the sum
+            tolerance = 1e-5 if total is None else 2**-23 * total
         self.floor = tolerance
         counts = [self.sizes.get(split, 0) for split in self.first]
         self.first = {k: sum(counts[:i]) for i, k in enumerate(self.first)}
@@ -84,7 +89,7 @@ class ImageData(FieldData):
         folder, wanted = Path(self.folder), sum(self.sizes.values())
         if not folder.is_dir():
             raise InputError(f"There is no folder '{folder}': check the name of the images.")
-        names = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        names = _list(folder)
         if len(names) < wanted:
             raise InputError(
                 f"`sizes` asks for {wanted} images together, but the folder '{folder}' has "
@@ -99,10 +104,13 @@ class ImageData(FieldData):
                 f"The image '{name}' has {image.shape[0]} x {image.shape[1]} pixels, but at least "
                 f"{self.size} a side are wanted: give larger images, or a smaller size."
             )
-        top, left = ((n - side) // 2 for n in image.shape)
+        row, column = ((n - side) // 2 for n in image.shape)
+        square = image[row : row + side, column : column + side]
         weights = _areas(side, self.size)
-        x = weights @ image[top : top + side, left : left + side] @ weights.T
-        if x.min() == x.max() or (self.total is not None and not x.sum() > 0):
+        x = weights @ square @ weights.T
+        # averages of equal numbers may differ by this much
+        rounding = 4 * side * torch.finfo(x.dtype).eps * square.abs().max()
+        if x.max() - x.min() <= rounding or (self.total is not None and not x.sum() > 0):
             raise InputError(f"The image '{name}' is blank: leave it out.")
         if self.total is None:
             x = (x - x.min()) / (x.max() - x.min())
@@ -116,8 +124,10 @@ class ImageData(FieldData):
 
     def describe(self) -> dict[str, Any]:
         scaled = "the range [0, 1]" if self.total is None else f"a total of {self.total:g}"
+        folder = Path(self.folder)
         return {
             "problem": "images",
+            **({"images": _identify(_list(folder))} if folder.is_dir() else {}),
             "axes": ["y", "x"],
             "channels": ["brightness"],
             "boundary": {"y": "none", "x": "none"},
@@ -129,8 +139,19 @@ class ImageData(FieldData):
         }
 
 
+def _list(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+
+
+def _identify(names: Sequence[Path]) -> str:
+    r"""Returns the number of images, and a hash of their names and sizes in bytes."""
+    sizes = "".join(f"{name.name} {name.stat().st_size}\n" for name in names)
+    return f"{len(names)} of hash {hashlib.sha256(sizes.encode()).hexdigest()[:12]}"
+
+
 def _read(name: Path) -> Tensor:
-    r"""Returns the pixels of an image in float64, with shape `(H, W)`."""
+    r"""Returns the pixels of an image in float64, with shape `(H, W)`: the last row is the top, as
+    y ascends."""
     try:
         if name.suffix.lower() == ".npy":
             pixels = np.load(name, allow_pickle=False)
@@ -140,7 +161,14 @@ def _read(name: Path) -> Tensor:
                 deep = image.mode.startswith(("I", "F"))
                 pixels = np.asarray(image if deep else image.convert("L"))
         x = torch.from_numpy(pixels.astype(np.float64))
-    except (EOFError, OSError, SyntaxError, TypeError, ValueError) as error:
+    except (
+        EOFError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise InputError(f"The image '{name}' cannot be read ({error}): leave it out.") from error
     if x.ndim != 2 or not x.numel():
         raise InputError(
@@ -148,7 +176,7 @@ def _read(name: Path) -> Tensor:
         )
     if not torch.isfinite(x).all():
         raise InputError(f"The image '{name}' has NaN or inf: leave it out.")
-    return x
+    return x.flip(0)
 
 
 def _areas(n: int, size: int) -> Tensor:

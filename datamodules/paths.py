@@ -33,6 +33,10 @@ class PointMassData(FieldData):
         frames: The number of frames, 0.05 s apart.
         knots: The number of knots, at least 4; the more, the more a path turns.
         kwargs: The arguments of `FieldData`.
+
+    Raises:
+        InputError: If the limits are not two finite ranges, or if there are fewer than 2 frames
+            or 4 knots.
     """
 
     constraint: Box
@@ -86,9 +90,18 @@ class ArmData(FieldData):
         damping: The damping d.
         stiffness: The stiffness k of the springs.
         kwargs: The arguments of `FieldData`.
+
+    Raises:
+        InputError: If the lengths are not two positive numbers, if the torque, the damping or the
+            stiffness is negative, if the limits are not two finite ranges, or if there are fewer
+            than 2 frames or 4 knots.
     """
 
     constraint: Box
+    remedy = (
+        "the motion leaves the limits, which are too narrow for this torque, give wider limits or "
+        "a smaller torque"
+    )
 
     def __init__(
         self,

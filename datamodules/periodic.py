@@ -48,7 +48,8 @@ class PeriodicData(FieldData):
         kwargs: The arguments of `FieldData`.
 
     Raises:
-        InputError: If sigma or the length is not positive, or if the tiles do not fit the image.
+        InputError: If the points, sigma or the length are not positive, or if the tiles do not
+            fit the image.
     """
 
     constraint: Periodic | Reflection | Rotation
@@ -62,9 +63,10 @@ class PeriodicData(FieldData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if min(sigma, length) <= 0:
+        if min(points, sigma, length) <= 0:
             raise InputError(
-                f"PeriodicData expects positive sigma and length, got {sigma} and {length}."
+                f"PeriodicData expects positive points, sigma and length, got {points}, {sigma} "
+                f"and {length}."
             )
         constraint.check_shape(torch.empty(1, 1, points, points))
         self.points = points

@@ -227,6 +227,9 @@ def test_same_seed_same_file(tmp_path: Path) -> None:
 
 
 def test_ranges_that_make_no_sense_are_refused() -> None:
+    for points in (0, -1):
+        with pytest.raises(InputError, match=f"positive points, got {points}"):
+            black_holes(points)
     for ranges in ({"diametre": [0.1, 0.2]}, {"diameter": [0.2, 0.1]}, {"diameter": [0.2]}):
         with pytest.raises(InputError, match=f"for '{next(iter(ranges))}', but.*diameter, x, y"):
             black_holes(ranges=ranges)
@@ -298,6 +301,7 @@ def one(folder: Path, pixels: np.ndarray, **options: Any) -> Tensor:
 def test_each_image_comes_back_once(folder: Path) -> None:
     data = images(folder, seed=3)
     data.prepare_data()
+    data.prepare_data()
     shutil.rmtree(folder)  # the file is all that is needed from here
     data.prepare_data()
     found = []
@@ -307,12 +311,28 @@ def test_each_image_comes_back_once(folder: Path) -> None:
             found += [item["x"] for item in fields.__getitems__(list(range(len(fields))))]
     wanted = set()
     for k in range(9):
-        pixels = random_pixels(k).astype(np.float64)
+        pixels = random_pixels(k)[::-1].astype(np.float64)  # y ascends, from the last row
         scaled = (pixels - pixels.min()) / (pixels.max() - pixels.min())
         wanted.add(scaled.astype(np.float32).tobytes())
 
     assert len(found) == 9 and {x.numpy().tobytes() for x in found} == wanted
     assert read_attributes(data.file)["source"] == "read from a folder of images"
+
+
+def test_file_of_another_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    images(folder).prepare_data()
+    fewer, longer = tmp_path / "fewer", tmp_path / "longer"
+    shutil.copytree(folder, fewer)
+    (fewer / "0.npy").unlink()
+    shutil.copytree(folder, longer)
+    np.save(longer / "0.npy", random_pixels(0).astype(np.float64))
+
+    for other, found in ((fewer, "8 of hash"), (longer, "9 of hash")):
+        with pytest.raises(InputError, match=rf"'9 of hash .*as its images, but '{found}.*delete"):
+            images(other, sizes={"train": 5, "val": 2, "test": 2}).prepare_data()
+    # files of other kinds are passed over, and so is where the folder lies
+    (folder / "notes.txt").write_text("not an image either")
+    images(folder.rename(tmp_path / "moved"), file=str(tmp_path / "images.h5")).prepare_data()
 
 
 def test_order_is_shuffled_by_the_seed_and_nothing_else(folder: Path) -> None:
@@ -333,12 +353,23 @@ def test_square_in_the_middle_is_averaged_over_areas(folder: Path) -> None:
 
     # 13 pixels a side are averaged with weights, and 12 of them in blocks
     cut = one(folder, pixels[:12, 9:21], size=4, total=1.0)
-    blocks = F.avg_pool2d(middle, 3)[0, 0]
+    blocks = F.avg_pool2d(middle, 3)[0, 0].flip(0)
     torch.testing.assert_close(cut, blocks / blocks.sum(), rtol=1e-13, atol=0)
     x = one(folder, pixels, size=5, total=1.0)
     fine = square.repeat_interleave(5, 0).repeat_interleave(5, 1)[None, None]
-    blocks = F.avg_pool2d(fine, 13)[0, 0]
+    blocks = F.avg_pool2d(fine, 13)[0, 0].flip(0)
     torch.testing.assert_close(x, blocks / blocks.sum(), rtol=1e-13, atol=0)
+
+
+def test_top_of_an_image_is_where_y_is_largest(folder: Path) -> None:
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[0, 2] = 255
+    x = one(folder, pixels)
+    assert x[7, 2] == x.sum() == 1
+
+    (folder / "one.npy").unlink()
+    Image.fromarray(pixels).save(folder / "one.png")
+    assert torch.equal(images(folder, sizes={"train": 1}).simulate(1, 0)[0, 0].double(), x)
 
 
 def test_colours_and_deep_images_are_read(folder: Path) -> None:
@@ -350,7 +381,7 @@ def test_colours_and_deep_images_are_read(folder: Path) -> None:
     Image.fromarray(grey).save(folder / "grey.png")
     Image.fromarray(grey).save(folder / "compressed.JPG", quality=100)
     x = images(folder, sizes={"train": 3}).simulate(3, 0, dtype=torch.float64)
-    ramp = torch.arange(64).double() / 63
+    ramp = (torch.arange(64).double() / 63).reshape(8, 8).flip(0).flatten()
 
     # steps of 1 in 16 bits are there; in 8 bits they are rounded down to 1 in 246
     errors = sorted((x.flatten(1) - ramp).abs().amax(dim=1).tolist())
@@ -364,6 +395,15 @@ def test_images_are_scaled_to_the_total(folder: Path) -> None:
 
     assert data.constraint(data.fields["train"].x.memory).max() <= 2e-6
     assert read_attributes(data.file)["parameters"] == {"total": 120.0}
+
+
+def test_tolerance_grows_with_the_total(folder: Path) -> None:
+    x = images(folder, TotalBrightness(1e7), total=1e7).simulate(9, 0)
+
+    # rounding to float32 by up to 2^-24 of each pixel, more than 1e-5 in the sum
+    assert 1e-5 < TotalBrightness(1e7)(x).max() <= 2**-24 * 1e7
+    with pytest.raises(InputError, match=r"away from the constraint.*1e-05 is wanted"):
+        images(folder, TotalBrightness(1e7), total=1e7, tolerance=1e-5).simulate(9, 0)
 
 
 def test_image_that_breaks_the_constraint_is_named(folder: Path) -> None:
@@ -408,6 +448,30 @@ def test_truncated_picture_is_named(folder: Path) -> None:
     (folder / "1.png").write_bytes(whole[: len(whole) // 2])
 
     with pytest.raises(InputError, match=r"1\.png' cannot be read"):
+        images(folder).prepare_data()
+
+
+@pytest.mark.parametrize("total", [None, 120.0])
+def test_even_image_is_blank_at_any_size(folder: Path, total: float | None) -> None:
+    grey = np.full((100, 100), 130, dtype=np.uint8)
+    chequered = np.indices((96, 96)).sum(axis=0) % 2 + 0.1
+
+    # averages over 100 / 48 pixels are equal but for rounding, and so are those over 2 of each
+    for pixels in (grey, chequered):
+        with pytest.raises(InputError, match=r"one\.npy' is blank"):
+            one(folder, pixels, size=48, total=total)
+    # a step of 1 in 256 is no rounding
+    grey[:50] += 1
+    x = one(folder, grey, size=48, total=total)
+    assert x.max() > x.min() >= 0
+
+
+def test_picture_too_large_to_be_opened_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+
+    with pytest.raises(InputError, match=r"\.png' cannot be read .*exceeds limit"):
         images(folder).prepare_data()
 
 

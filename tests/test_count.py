@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from scipy.stats import beta, gamma
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from benchmarks import counter as benchmark
 from constraints import Count, Counter, InputError, load_counter, noise, save_counter
 from datamodules import CountingData, GalaxyData, read_attributes
 from datamodules.galaxies import draw_background, draw_catalogue, render
-from namm import NAMM, Counting, load_mirror, load_part
+from namm import EMA, NAMM, Counting, load_mirror, load_part
 from namm.__main__ import main
 from namm.checkpoint import describe_constraint, read_checkpoint
 from namm.counting import calibration
@@ -119,6 +120,12 @@ def test_sky_too_small_for_its_galaxies_is_refused() -> None:
         draw_catalogue((0,), 1, 11)
 
 
+@pytest.mark.parametrize(("n", "points"), [(0, 32), (2, 0), (2, -8)])
+def test_sky_of_nothing_is_refused(tmp_path: Path, n: int, points: int) -> None:
+    with pytest.raises(InputError, match=f"positive number of galaxies.* got {n} and {points}"):
+        tiny_galaxies(tmp_path, Count(n, tiny_counter()), points=points)
+
+
 def test_sky_is_the_same_alone_and_in_a_chunk(tmp_path: Path) -> None:
     data = tiny_galaxies(tmp_path)
     x = data.simulate(7, seed=5)
@@ -205,6 +212,22 @@ def test_numbers_that_make_no_range_are_refused() -> None:
         CountingData(lowest=5, highest=4)
 
 
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ({"sizes": (0, 0)}, r"got 64, \(0, 0\)"),
+        ({"sizes": (4, -1)}, r"\(4, -1\)"),
+        ({"points": 0}, "got 0,"),
+        ({"spoilt": 1.5}, "and 1.5"),
+        ({"spoilt": -0.1}, "and -0.1"),
+        ({"spoilt": math.nan}, "and nan"),
+    ],
+)
+def test_images_that_make_no_sense_are_refused(options: dict[str, Any], got: str) -> None:
+    with pytest.raises(InputError, match=f"CountingData expects positive points.*{got}"):
+        CountingData(**options)
+
+
 # the network
 
 
@@ -277,6 +300,34 @@ def test_residual_is_the_count_less_the_number() -> None:
     assert torch.equal(constraint(x), (counter(x) - 5).abs())
     assert constraint(x.double()).dtype == torch.float64
     assert constraint.unknowns((1, 16, 16)) is None
+
+
+def test_count_does_not_depend_on_the_precision_around_it() -> None:
+    constraint = Count(5, tiny_counter(scale=0.5))
+    x = torch.rand(3, 1, 32, 32, requires_grad=True)
+    outside = constraint.residual(x)
+    (wanted,) = torch.autograd.grad(outside.sum(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = constraint.residual(x)
+    (gradient,) = torch.autograd.grad(inside.sum(), x)
+
+    assert torch.equal(inside, outside) and torch.equal(gradient, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_residual_of_a_coarse_field_is_rounded_once(dtype: torch.dtype) -> None:
+    constraint = Count(5, tiny_counter(scale=0.5))
+    x = torch.rand(16, 1, 32, 32).to(dtype)
+    exact = constraint.residual(x.double())
+    # about as many objects as there are, where the count itself has steps of 1/32 in bfloat16
+    constraint.n = float(exact.mean()) + 5  # type: ignore[assignment]
+    exact = exact - exact.mean()
+    residual = constraint.residual(x)
+
+    assert residual.dtype == dtype
+    # half a step of the dtype, and the rounding of float32 in the network
+    half = torch.finfo(dtype).eps / 2 * exact.abs() + 1e-4
+    assert ((residual.double() - exact).abs() <= half).all()
 
 
 def test_gradient_of_the_count() -> None:
@@ -373,6 +424,24 @@ def test_file_that_holds_no_network_is_refused(tmp_path: Path) -> None:
             load_counter(str(file))
 
 
+def test_network_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = load_counter()
+    assert Count().sha256 == Count(8, load_counter(str(SHIPPED))).sha256
+
+    # a file in the working directory comes first
+    file = Path("pretrained/count/counter.safetensors")
+    file.parent.mkdir(parents=True)
+    save_counter(tiny_counter(), str(file))
+    assert (load_counter().width, shipped.width) == (4, 24)
+
+    message = rf"no file {tmp_path}/a.safetensors or {ROOT}/a.safetensors, .*repository"
+    with pytest.raises(InputError, match=message):
+        load_counter("a.safetensors")
+    with pytest.raises(InputError, match=rf"no file {tmp_path}/b.ckpt, which"):
+        load_counter(str(tmp_path / "b.ckpt"))
+
+
 def test_shipped_network_counts_fresh_images() -> None:
     counter = load_counter(str(SHIPPED))
     skies = CountingData(sizes=(1, 64), seed=987).skies["test"]
@@ -429,6 +498,26 @@ def test_training_brings_the_count_closer(tmp_path: Path) -> None:
 
     # who always says 2.5 is wrong by 1; 0.67 was reached
     assert after["val/absolute_error"] < 0.85 < before["val/absolute_error"]
+
+
+def test_resumed_training_is_that_of_the_whole(tmp_path: Path) -> None:
+    def fit(name: str, steps: int, ckpt_path: Path | None = None) -> dict[str, Any]:
+        data = CountingData(points=32, highest=5, sizes=(2, 1), batch_size=2)
+        keep = ModelCheckpoint(tmp_path / name, "{step}", every_n_train_steps=1)
+        trainer = make_trainer(tmp_path, [EMA(0.3), keep], max_steps=steps)
+        stage = Counting(tiny_counter(), lr=1e-2)
+        trainer.fit(stage, data, ckpt_path=ckpt_path, weights_only=True)
+        return torch.load(keep.best_model_path, weights_only=True)
+
+    whole, half = fit("whole", 4), fit("half", 2)
+    rest = fit("half", 4, tmp_path / "half" / "step=2.ckpt")
+
+    assert whole["global_step"] == rest["global_step"] == 4
+    for key in ("state_dict", "current_model_state"):
+        assert whole[key].keys() == rest[key].keys()
+        for name, weight in whole[key].items():
+            assert torch.equal(rest[key][name], weight)
+        assert any(not torch.equal(half[key][name], w) for name, w in whole[key].items())
 
 
 def command(folder: Path, *configs: Path, data: dict, model: dict | None = None) -> list[str]:

@@ -223,10 +223,13 @@ def test_trajectory_that_does_not_fit_is_refused(
         (lambda: Waypoints([-1], [[0.0, 0.0]]), "distinct frames"),
         (lambda: Waypoints([0, 1], [[0.0, 0.0]]), "got 1 for 2 frames"),
         (lambda: Waypoints([0, 1], [[0.0], [0.0, 1.0]]), "all of one length"),
+        (lambda: Waypoints([0], [[0.0, math.nan]]), r"finite targets, got \[\[0.0, nan"),
         (lambda: Obstacle([0.0, 0.0], -1.0), "positive radius"),
+        (lambda: Obstacle([0.0, math.inf], 1.0), r"finite centre.*got \[0.0, inf\]"),
         (lambda: MinimumHeight(math.nan), "finite height"),
         (lambda: MinimumHeight(0.0, index=[]), "distinct frames"),
         (lambda: PlanarArm([1.0, 0.0]), "positive lengths"),
+        (lambda: PlanarArm([1.0, math.nan]), "positive lengths"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(build: Callable[[], Any], message: str) -> None:
@@ -413,6 +416,11 @@ def test_motion_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_limits_that_no_motion_keeps_are_named() -> None:
+    with pytest.raises(InputError, match=r"in 10 draws: .*too narrow for this torque, give wider"):
+        arm(constraint=Box(-0.2, 0.2)).simulate(2, seed=0)
 
 
 def test_network_takes_a_trajectory_for_a_point() -> None:

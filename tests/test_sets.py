@@ -160,7 +160,12 @@ def test_linear_refuses_equations_that_contradict_each_other() -> None:
         Linear([[1.0, 1.0], [1.0, 1.0]], [1.0, 2.0])  # at best off by 1/2 in each
     with pytest.raises(ValueError, match="contradict"):
         Linear([[0.0, 0.0]], [1.0])
-    assert Linear([[0.0, 0.0]], [0.0]).unknowns((2,)) == 2
+
+
+def test_linear_refuses_equations_that_ask_for_nothing() -> None:
+    with pytest.raises(ValueError, match=r"is zero.*got \[\[0\.0, 0\.0\]\]: give a row"):
+        Linear([[0.0, 0.0]], [0.0])
+    assert Linear([[0.0, 0.0], [1.0, 2.0]], [0.0, 1.0]).unknowns((2,)) == 1
 
 
 def test_ball_is_reached_along_the_radius() -> None:
@@ -299,7 +304,13 @@ def test_shape_that_does_not_fit_is_refused(
         (lambda: Box(1.0, 0.0), "at most the upper ones"),
         (lambda: Box([0.0, 0.0], [1.0, 1.0, 1.0]), "at most the upper ones"),
         (lambda: Box(math.nan, 1.0), "at most the upper ones"),
-        (lambda: Ball(0.0), "positive radius, got 0.0"),
+        (lambda: Linear([[1.0, math.nan]], [0.0]), r"finite numbers, got \[\[1.0, nan"),
+        (lambda: Linear([[1.0, math.inf]], [0.0]), "finite numbers"),
+        (lambda: Linear([[1.0, 2.0]], [math.nan]), r"finite numbers.* and \[nan\]"),
+        (lambda: Ball(0.0), "positive radius, got 0.0 and 0.0"),
+        (lambda: Ball(math.inf), "positive radius, got 0.0 and inf"),
+        (lambda: Ball(1.0, math.nan), "finite centre.*got nan"),
+        (lambda: Ball(1.0, [0.0, math.inf]), r"finite centre.*got \[0.0, inf\]"),
         (lambda: Simplex(-1.0), "positive total, got -1.0"),
     ],
 )

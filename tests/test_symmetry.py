@@ -266,8 +266,11 @@ def test_file_fits_its_symmetry_and_no_other(tmp_path: Path) -> None:
 
 
 def test_patterns_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(InputError, match=r"positive sigma and length, got 0.0 and 0.7"):
+    with pytest.raises(InputError, match=r"points, sigma and length, got 64, 0.0 and 0.7"):
         patterns(Periodic(), sigma=0.0)
+    for points in (0, -2):
+        with pytest.raises(InputError, match=f"positive points.* got {points}, 0.7"):
+            patterns(Rotation(2), points)
     with pytest.raises(InputError, match="2 x 3 equal tiles"):
         patterns(Periodic([2, 3]), 64)
 
