@@ -8,7 +8,8 @@ The first counts in images of 2 to 14 galaxies on 64 x 64 points, clean and spoi
 none of which the training has seen; takes one galaxy out of an image, which should change the
 count by one; and asks how small a change of an image can do the same without a galaxy. Beside it
 stands a count of peaks, which has not been trained. The second counts in a file of samples, in its
-datasets `x` or else `y`. The third turns a checkpoint into the file of weights that is shipped.
+datasets `x` or else `y`, and writes `samples.json`. The third turns a checkpoint into the file of
+weights that is shipped.
 """
 
 import argparse
@@ -247,10 +248,12 @@ def main(argv: list[str] | None = None) -> None:
         save_counter(load_counter(options.export[0]), options.export[1])
         return
     counter = load_counter(options.counter)
-    if options.samples:
-        print(json.dumps(score_samples(counter, options.samples, options.n), indent=1))
-        return
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.samples:
+        text = json.dumps(score_samples(counter, options.samples, options.n), indent=1)
+        (options.out / "samples.json").write_text(text + "\n")
+        print(text)
+        return
     results = measure(counter, options.images)
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (options.out / "results.md").write_text(report(results) + "\n")

@@ -619,7 +619,8 @@ def test_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
     tiny_galaxies(tmp_path, Count(2, load_counter(str(SHIPPED)))).prepare_data()
     capsys.readouterr()
-    benchmark.main(["--counter", str(SHIPPED), "--samples", f"{tmp_path}/galaxies.h5", "--n", "2"])
+    argv = ["--counter", str(SHIPPED), "--samples", f"{tmp_path}/galaxies.h5", "--n", "2"]
+    benchmark.main([*argv, "--out", str(tmp_path / "out")])
     scored = json.loads(capsys.readouterr().out)
     assert scored.keys() == {"train/x", "val/x", "test/x"}
     assert scored["train/x"]["counter"]["images"] == sum(scored["train/x"]["counts"].values()) == 8
