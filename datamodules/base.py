@@ -196,6 +196,8 @@ class FieldData(L.LightningDataModule, abc.ABC):
                 )
             attributes["data_floor"] = max(attributes["data_floor"], distance)
             attributes["redrawn"] += redrawn
+            if attributes["redrawn"]:
+                bar.set_postfix(redrawn=attributes["redrawn"])
             bar.update(n)
             yield x
 

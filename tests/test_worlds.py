@@ -48,7 +48,7 @@ def kolmogorov(constraint: Any) -> KolmogorovData:
 
 # what is simulated, and how far a field may be from its constraint in float32
 WORLDS: dict[str, tuple[Callable[[], FieldData], float]] = {
-    "burgers": (lambda: BurgersData(Burgers(), points=16, frames=16, **OPTIONS), 1e-6),
+    "burgers": (lambda: BurgersData(Burgers(), **OPTIONS), 1e-6),
     "implicit": (
         lambda: BurgersData(Burgers("crank_nicolson"), points=8, frames=4, **OPTIONS),
         1e-6,
@@ -58,10 +58,10 @@ WORLDS: dict[str, tuple[Callable[[], FieldData], float]] = {
         lambda: kolmogorov(Sum([Divergence(2 * torch.pi / 16), NavierStokes()])),
         2e-6,  # each term to 1e-6
     ),
-    "periodic": (lambda: PeriodicData(Periodic(), points=32, **OPTIONS), 0.0),
+    "periodic": (lambda: PeriodicData(Periodic(), **OPTIONS), 0.0),
     "reflection": (lambda: PeriodicData(Reflection(), points=32, **OPTIONS), 0.0),
     "rotation": (lambda: PeriodicData(Rotation(), points=32, **OPTIONS), 0.0),
-    "brightness": (lambda: BlackHoleData(TotalBrightness(), points=32, **OPTIONS), 5e-5),
+    "brightness": (lambda: BlackHoleData(TotalBrightness(), **OPTIONS), 5e-5),
     "count": (lambda: GalaxyData(Count(3, Counter()), points=32, **OPTIONS), float("inf")),
     "spiral": (lambda: SpiralData(Spiral(), std=0.0, **OPTIONS), 3e-6),
 }
