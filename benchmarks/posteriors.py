@@ -156,19 +156,25 @@ def rows_of(
     Student's t."""
     rows = []
     for metric in values[0]:
-        each = [v[metric] for v in values]
-        mean, sd = statistics.mean(each), statistics.stdev(each)
-        half = float(stats.t.ppf(0.975, len(each) - 1)) * sd / math.sqrt(len(each))
         rows.append(
             {"task": task, "method": name, "protocol": protocol, "metric": metric}
-            | {"value": _round(mean), "ci95": [_round(mean - half), _round(mean + half)]}
-            | {"sd": _round(sd), "seed": 0}
+            | interval([v[metric] for v in values])
+            | {"seed": 0}
             | cost
         )
     return rows
 
 
-def _round(x: float) -> float:
+def interval(each: list[float]) -> dict[str, Any]:
+    r"""Returns the mean, its 95 % interval of Student's t, and the std of a few numbers."""
+    mean, sd = statistics.mean(each), statistics.stdev(each)
+    half = float(stats.t.ppf(0.975, len(each) - 1)) * sd / math.sqrt(len(each))
+    ends = [tidy(mean - half), tidy(mean + half)]
+    return {"value": tidy(mean), "ci95": ends, "sd": tidy(sd)}
+
+
+def tidy(x: float) -> float:
+    r"""Returns a number with four digits."""
     return float(f"{x:.4g}")
 
 
@@ -217,20 +223,20 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> dict[str, Any]:
                 tuned.append(
                     {"task": truth.name, "method": name, "protocol": f"{calls} calls"}
                     | {"steps": steps, "setting": _tidy(settings[best]), "edge": edge}
-                    | {"trials": len(chosen), "sw2": _round(min(distances))}
+                    | {"trials": len(chosen), "sw2": tidy(min(distances))}
                 )
             solver = method.solver(steps, settings[best])
             y, cost, seconds = solve([truth], solver, seeds, len(seeds))
             values = [scores(truth, z) for z in y.chunk(plan.seeds)]
             spent = {"n": len(seeds), "calls": cost.calls, "vjps": cost.vjps, "flops": None}
-            spent |= {"seconds": _round(seconds / len(seeds))}
+            spent |= {"seconds": tidy(seconds / len(seeds))}
             rows += rows_of(truth.name, name, f"{calls} calls", values, spent)
     print(f"{truth.name} done", flush=True)
     return {"rows": rows, "tuned": tuned, "seconds": time.process_time() - begun}
 
 
 def _tidy(setting: dict[str, Any]) -> dict[str, Any]:
-    return {k: _round(v) if isinstance(v, float) else v for k, v in setting.items()}
+    return {k: tidy(v) if isinstance(v, float) else v for k, v in setting.items()}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,12 +26,11 @@ from typing import Any
 from unittest import mock
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.posteriors import by_batch  # noqa: E402
+from benchmarks.posteriors import by_batch, interval, tidy  # noqa: E402
 from benchmarks.spiral_report import draw, summarise  # noqa: E402
 from benchmarks.spiral_tasks import (  # noqa: E402
     ABLATION,
@@ -256,22 +255,14 @@ def rows_of(
     r"""Returns the rows of one run: means over seeds, with the interval of Student's t."""
     rows = []
     for metric in values[0]:
-        each = [v[metric] for v in values]
-        mean, sd = statistics.mean(each), statistics.stdev(each)
-        half = float(stats.t.ppf(0.975, len(each) - 1)) * sd / math.sqrt(len(each))
         rows.append(
             {"task": task, "method": method, "protocol": protocol, "metric": metric}
-            | {"value": tidy(mean), "ci95": [tidy(mean - half), tidy(mean + half)]}
-            | {"sd": tidy(sd), "n": n, "seed": 0}
+            | interval([v[metric] for v in values])
+            | {"n": n, "seed": 0}
             | {key: tidy(c) for key, c in cost.items()}
             | {"parameters": parameters}
         )
     return rows
-
-
-def tidy(x: float) -> float:
-    r"""Returns a number with four digits."""
-    return float(f"{x:.4g}")
 
 
 def measure(

@@ -13,17 +13,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from constraints import Constraint, InputError, generator
+from constraints import Constraint, InputError
 
 from .dataset import FieldDataset
-from .sampler import KeyedBatches, RankSampler, ResumableLoader
+from .sampler import KeyedData
 from .schema import check_fits, compare, hash_fields, read_attributes, write_fields
 
 NEEDED = {
@@ -36,7 +35,7 @@ CHUNK = 500
 ATTEMPTS = 10
 
 
-class FieldData(L.LightningDataModule, abc.ABC):
+class FieldData(KeyedData, abc.ABC):
     r"""Base of all data modules. A subclass defines `draw`, `coords` and `describe`.
 
     After `setup`, `shape` is the shape `(C, *S)` of a field and `sha256` the hash of all fields.
@@ -79,7 +78,7 @@ class FieldData(L.LightningDataModule, abc.ABC):
         num_workers: int = 0,
         in_memory: bool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(seed, batch_size, num_workers)
         for name, counts in (("sizes", sizes), ("predict_sizes", predict_sizes or {})):
             if wrong := {k: n for k, n in counts.items() if k not in self.first or n < 1}:
                 raise InputError(
@@ -89,11 +88,8 @@ class FieldData(L.LightningDataModule, abc.ABC):
         self.constraint = constraint
         self.file = file
         self.sizes = sizes
-        self.seed = seed
-        self.batch_size = batch_size
         self.mirror_samples = mirror_samples
         self.predict_sizes = predict_sizes or {}
-        self.num_workers = num_workers
         self.in_memory = in_memory
         self.fields: dict[str, FieldDataset] = {}
 
@@ -228,19 +224,13 @@ class FieldData(L.LightningDataModule, abc.ABC):
         check_fits(self.file, constraint)
 
     def train_dataloader(self) -> DataLoader:
-        r"""Returns the batches of training, from wherever training has got to. Their order is
-        keyed by the seed of the model, or of the data where that has none."""
-        fields = self.fields["train"]
-        module = self.trainer.lightning_module if self.trainer else None
-        seed = getattr(module, "seed", self.seed)
-        batches = KeyedBatches(len(fields), self.batch_size, seed, *self._rank(), self.trainer)
-        return ResumableLoader(dataset=fields, batch_sampler=batches, **self._workers())
+        return self.shuffled(self.fields["train"])
 
     def val_dataloader(self) -> DataLoader:
-        return self._in_order(self.fields["val"])
+        return self.in_order(self.fields["val"])
 
     def test_dataloader(self) -> DataLoader:
-        return self._in_order(self.fields["test"])
+        return self.in_order(self.fields["test"])
 
     def predict_dataloader(self) -> list[DataLoader]:
         r"""Returns the first fields of `train` and of `val`, in this order."""
@@ -253,23 +243,5 @@ class FieldData(L.LightningDataModule, abc.ABC):
                     f"`predict_sizes` asks for {n} fields of split '{split}', but '{self.file}' "
                     f"has {have}: ask for fewer."
                 )
-            loaders.append(self._in_order(Subset(self.fields[split], range(n))))
+            loaders.append(self.in_order(Subset(self.fields[split], range(n))))
         return loaders
-
-    def _in_order(self, fields: FieldDataset | Subset) -> DataLoader:
-        rank, ranks = self._rank()
-        sampler = RankSampler(fields, rank, ranks) if ranks > 1 else None
-        return DataLoader(
-            dataset=fields, sampler=sampler, batch_size=self.batch_size, **self._workers()
-        )
-
-    def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _workers(self) -> dict[str, Any]:
-        # a generator of its own: a loader without one draws from the global one
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "generator": generator("workers"),
-        }

@@ -4,16 +4,15 @@ __all__ = ["CountingData"]
 
 from typing import Any
 
-import lightning as L
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from constraints import InputError, generator, noise, uniform
+from constraints import InputError, noise, uniform
 
 from .galaxies import draw_background, draw_catalogue, render
-from .sampler import KeyedBatches, RankSampler, ResumableLoader
+from .sampler import KeyedData
 
 EPOCH = 1_000_000
 
@@ -61,7 +60,7 @@ def _spread(centres: Tensor, points: int) -> Tensor:
     return (weights[:, 0, :, None] * weights[:, 1, None, :]).sum(dim=0)
 
 
-class CountingData(L.LightningDataModule):
+class CountingData(KeyedData):
     r"""Creates images of galaxies to learn counting from: batches of images `x`, `(B, 1, H, W)`,
     their numbers of galaxies `n`, `(B,)`, and `density`, `(B, 1, H, W)`, which sums to one around
     each galaxy.
@@ -97,7 +96,7 @@ class CountingData(L.LightningDataModule):
         batch_size: int = 16,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(seed, batch_size, num_workers)
         if not 1 <= lowest <= highest:
             raise InputError(
                 f"CountingData expects 1 <= lowest <= highest, got {lowest} and {highest}."
@@ -107,8 +106,7 @@ class CountingData(L.LightningDataModule):
                 f"CountingData expects positive points, positive sizes of val and test, and a "
                 f"share of spoilt images in [0, 1], got {points}, {tuple(sizes)} and {spoilt}."
             )
-        self.numbers, self.points, self.seed = (lowest, highest), points, seed
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.numbers, self.points = (lowest, highest), points
         self.skies = {
             "train": Skies(self, "train", EPOCH, spoilt),
             "val": Skies(self, "val", sizes[0], 0.0),
@@ -116,34 +114,10 @@ class CountingData(L.LightningDataModule):
         }
 
     def train_dataloader(self) -> DataLoader:
-        r"""Returns the batches of training, from wherever training has got to."""
-        skies, module = (
-            self.skies["train"],
-            self.trainer.lightning_module if self.trainer else None,
-        )
-        seed = getattr(module, "seed", self.seed)
-        batches = KeyedBatches(len(skies), self.batch_size, seed, *self._rank(), self.trainer)
-        return ResumableLoader(dataset=skies, batch_sampler=batches, **self._workers())
+        return self.shuffled(self.skies["train"])
 
     def val_dataloader(self) -> DataLoader:
-        return self._in_order(self.skies["val"])
+        return self.in_order(self.skies["val"])
 
     def test_dataloader(self) -> DataLoader:
-        return self._in_order(self.skies["test"])
-
-    def _in_order(self, skies: Skies) -> DataLoader:
-        rank, ranks = self._rank()
-        sampler = RankSampler(skies, rank, ranks) if ranks > 1 else None
-        return DataLoader(
-            dataset=skies, sampler=sampler, batch_size=self.batch_size, **self._workers()
-        )
-
-    def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _workers(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "generator": generator("workers"),
-        }
+        return self.in_order(self.skies["test"])

@@ -4,14 +4,14 @@ Lightning resumes in the middle of an epoch by counting on from the batch it had
 starts the loader from its beginning. So the batches themselves must know where training is.
 """
 
-__all__ = ["KeyedBatches", "RankSampler", "ResumableLoader"]
+__all__ = ["KeyedBatches", "KeyedData", "RankSampler", "ResumableLoader"]
 
 from collections.abc import Iterator, Sized
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from constraints import InputError, generator
 
@@ -106,3 +106,45 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
+
+
+class KeyedData(LightningDataModule):
+    r"""Creates the loaders that all data modules share.
+
+    Arguments:
+        seed: The seed of the order of training, where the model has none.
+        batch_size: The number of items in a batch, of each process.
+        num_workers: The number of processes that load items; with 0 it is done by this one.
+    """
+
+    def __init__(self, seed: int, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
+
+    def shuffled(self, items: Dataset) -> DataLoader:
+        r"""Returns the batches of training, from wherever training has got to. Their order is
+        keyed by the seed of the model, or of the data where that has none."""
+        module = self.trainer.lightning_module if self.trainer else None
+        seed = getattr(module, "seed", self.seed)
+        size = len(items)  # type: ignore[arg-type]
+        batches = KeyedBatches(size, self.batch_size, seed, *self._rank(), self.trainer)
+        return ResumableLoader(dataset=items, batch_sampler=batches, **self._workers())
+
+    def in_order(self, items: Dataset) -> DataLoader:
+        r"""Returns the batches of evaluation, of which each process has its share."""
+        rank, ranks = self._rank()
+        sampler = RankSampler(items, rank, ranks) if ranks > 1 else None  # type: ignore[arg-type]
+        return DataLoader(
+            dataset=items, sampler=sampler, batch_size=self.batch_size, **self._workers()
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _workers(self) -> dict[str, Any]:
+        # a generator of its own: a loader without one draws from the global one
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "generator": generator("workers"),
+        }

@@ -2,6 +2,8 @@ r"""Operators that see a part of a field as it is: some positions of an axis, or
 
 __all__ = ["Mask", "Select"]
 
+import abc
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,17 @@ from constraints import InputError
 from .operators import SVD, LinearOperator
 
 
-class Select(LinearOperator):
+class Selection(LinearOperator, abc.ABC):
+    r"""Base of the operators that keep some numbers of a field, whose singular values are all 1. A
+    subclass defines `forward` and `adjoint`."""
+
+    def svd(self) -> SVD:
+        return SVD(
+            self.std.new_ones(()), self.adjoint, self, nn.Identity(), nn.Identity(), diagonal=True
+        )
+
+
+class Select(Selection):
     r"""Creates the operator that keeps some positions along one axis: the first times, some
     states, some channels.
 
@@ -48,13 +60,8 @@ class Select(LinearOperator):
         shape[self.dim] = self.size
         return m.new_zeros(shape).index_copy(self.dim, self.index, m)
 
-    def svd(self) -> SVD:
-        return SVD(
-            self.std.new_ones(()), self.adjoint, self, nn.Identity(), nn.Identity(), diagonal=True
-        )
 
-
-class Mask(LinearOperator):
+class Mask(Selection):
     r"""Creates the operator that keeps the pixels inside a rectangle of the last two axes, or
     those outside of it. A measurement has the shape `(B, C, K)`, with K pixels row by row.
 
@@ -106,8 +113,3 @@ class Mask(LinearOperator):
         h, w = self.size
         grid = m.new_zeros(*m.shape[:-1], h * w).index_copy(-1, self.index, m)
         return grid.unflatten(-1, (h, w))
-
-    def svd(self) -> SVD:
-        return SVD(
-            self.std.new_ones(()), self.adjoint, self, nn.Identity(), nn.Identity(), diagonal=True
-        )

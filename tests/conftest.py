@@ -20,19 +20,18 @@ def deterministic() -> None:
 def reference() -> Path:
     """The path of the Burgers reference data, which lie beside the repository."""
 
-    path = ROOT.parent / "shared" / "data" / "burgers_reference.h5"
-
-    if not path.exists():
-        pytest.skip(f"The reference data {path} are absent.")
-
-    return path
+    return shared("burgers_reference.h5")
 
 
 @pytest.fixture(scope="session")
 def kolmogorov_reference() -> Path:
     """The path of the reference trajectories of the Kolmogorov flow, beside those of Burgers."""
 
-    path = ROOT.parent / "shared" / "data" / "kolmogorov_reference.h5"
+    return shared("kolmogorov_reference.h5")
+
+
+def shared(name: str) -> Path:
+    path = ROOT.parent / "shared" / "data" / name
 
     if not path.exists():
         pytest.skip(f"The reference data {path} are absent.")
