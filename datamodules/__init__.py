@@ -13,6 +13,7 @@ __all__ = [
     "KolmogorovData",
     "PeriodicData",
     "PointMassData",
+    "ReferenceData",
     "SpiralData",
     "check_fits",
     "hash_fields",
@@ -30,6 +31,7 @@ from .images import ImageData
 from .kolmogorov import KolmogorovData
 from .paths import ArmData, PointMassData
 from .periodic import PeriodicData
+from .reference import ReferenceData
 from .sampler import KeyedBatches
 from .schema import check_fits, hash_fields, read_attributes, write_fields
 from .spiral import SpiralData

@@ -32,11 +32,13 @@ class Inverse(Evaluation):
         operator: The operator on data space.
         solver: The solver.
         mirror: The maps of the space in which the model works; the identity if missing.
-        fields: The number of test fields measured, the first ones.
+        fields: The number of test fields measured.
         samples: The number of samples for each measurement.
         task: The name of the task in the results.
         method: The name of the method in the results.
         seed: The seed of the samples and of the measurement noise.
+        first: The position of the first field measured among the test fields. A field has the same
+            measurement and the same samples whichever others are measured with it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Inverse(Evaluation):
         task: str = "inverse",
         method: str = "dps",
         seed: int = 0,
+        first: int = 0,
     ) -> None:
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "operator", "solver", "mirror")
@@ -59,6 +62,10 @@ class Inverse(Evaluation):
             raise ValueError(
                 f"Inverse expects at least 3 samples to compare, got {samples} of {fields} fields."
             )
+        if first < 0:
+            raise ValueError(
+                f"Inverse expects the position of a first field, counted from 0, got {first}."
+            )
         if isinstance(operator, Residual) and describe_constraint(
             operator.constraint
         ) != describe_constraint(constraint):
@@ -66,7 +73,7 @@ class Inverse(Evaluation):
                 "Inverse expects the constraint of a Residual operator to be the one by which "
                 "answers are judged: change both alike."
             )
-        self.fields, self.per_field = fields, samples
+        self.first, self.fields, self.per_field = first, fields, samples
         self.observed: tuple[int, int] | None = None  # numbers measured, and free
 
     def setup(self, stage: str) -> None:
@@ -76,9 +83,18 @@ class Inverse(Evaluation):
                 f"{self.fields}: measure more fields, or use fewer devices."
             )
 
+    def on_test_start(self) -> None:
+        have = len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        if have <= self.first:
+            raise InputError(
+                f"Inverse was asked to measure fields from position {self.first} on, but there "
+                f"are {have}, counted from 0: give an earlier `first`."
+            )
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.hold_out(batch["x"])
-        measured = batch["index"] < self.fields
+        offset = batch["index"] - self.first
+        measured = (offset >= 0) & (offset < self.fields)
         x, index = batch["x"][measured], batch["index"][measured].tolist()
         if not index:
             return

@@ -24,16 +24,20 @@ __all__ = [
     "PatchNet",
     "Provenance",
     "ResNet",
+    "Spectrum",
     "Spread",
     "Stage",
+    "Trained",
     "describe_constraint",
     "field_grid",
+    "load",
     "load_mirror",
     "load_part",
     "mirror_losses",
     "pad",
     "pad_per_axis",
     "save_recipe",
+    "ship",
 ]
 
 from importlib import import_module
@@ -51,12 +55,13 @@ if TYPE_CHECKING:
     from .counting import Counting
     from .evaluation import Evaluation
     from .losses import mirror_losses
-    from .metrics import MMD, ConstraintDistance, Mean, Spread
+    from .metrics import MMD, ConstraintDistance, Mean, Spectrum, Spread
     from .mirror import IdentityMirror, Mirror, MirrorMap
     from .module import NAMM
     from .nets import ICNN, PatchNet, ResNet
     from .padding import AxisConv2d, AxisConvTranspose2d, Padding, pad, pad_per_axis
     from .plots import LogFields, field_grid
+    from .shipped import Trained, load, ship
     from .stage import Stage
 
 _PARTS = (
@@ -71,6 +76,7 @@ _PARTS = (
     "nets",
     "padding",
     "plots",
+    "shipped",
     "stage",
 )
 

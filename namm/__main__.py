@@ -21,9 +21,10 @@ Neural approximate mirror maps: diffusion models under constraints.
   check      check a constraint and its data: namm check my_module.MyConstraint --data my.h5
   run        run all stages of a problem in order: namm run configs/burgers --scale demo
   report     write the table and the figure of finished stages: namm report runs/burgers
+  ship       write the weights of a run for others to load: namm ship runs/burgers FOLDER
 
 `namm VERB --help` lists the options of a verb. `namm --version` prints the version."""
-VERBS = ("fit", "validate", "test", "predict", "check", "run", "report")
+VERBS = ("fit", "validate", "test", "predict", "check", "run", "report", "ship")
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -87,6 +88,10 @@ def run(argv: Sequence[str]) -> int | None:
         from .run import main as stages
 
         stages(argv[1:])
+    elif argv[0] == "ship":
+        from .shipped import main as ship
+
+        ship(argv[1:])
     elif argv[0] == "report":
         if len(argv) != 2 or argv[1].startswith("-"):
             raise CommandError("namm report needs one folder, that of the runs it is to report.")

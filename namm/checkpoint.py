@@ -2,7 +2,8 @@ r"""Parts of one stage's checkpoint as parts of another stage, and where they co
 
 A checkpoint carries the recipe (class paths and arguments) of every part in its hyper-parameters,
 the averaged weights in `state_dict`, the raw ones in `current_model_state`, and its provenance:
-which constraint, which shape, which data.
+which constraint, which shape, which data. A file of shipped weights carries the same, without
+those that are raw.
 """
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
 
 import hashlib
 import inspect
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from constraints import Constraint, InputError
 
 from .io import AtomicCheckpointIO
 from .mirror import Mirror
+from .weights import find, unpack
 
 
 def save_recipe(module: L.LightningModule, *parts: str) -> None:
@@ -54,15 +57,16 @@ def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema"
     r"""Rebuilds one part of a trained module, frozen and in evaluation mode.
 
     Arguments:
-        checkpoint: The path of a checkpoint.
+        checkpoint: The path of a checkpoint, or of shipped weights (`.safetensors`).
         name: The hyper-parameter that holds the part, for example `mirror`.
-        weights: Whether to take the averaged weights or the raw ones.
+        weights: Whether to take the averaged weights or the raw ones, which are not shipped.
 
     Returns:
         The part. Its attribute `provenance` says what it was trained on.
 
     Raises:
-        InputError: If the file is missing, is not a checkpoint, or has no such part.
+        InputError: If the file is missing, is not a checkpoint, has no such part, or lacks the
+            weights asked for.
     """
     state = read_checkpoint(checkpoint)
     recipes = state.get("hyper_parameters", {})
@@ -73,7 +77,9 @@ def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema"
             f"{', '.join(parts) or 'none: it was trained from Python, without recipes'}."
         )
     part = build_part(recipes[name])
-    part.load_state_dict(load_weights(state, name, weights))
+    found = load_weights(state, name, weights)
+    if found or "shipped" not in state:  # of shipped weights, the recipe may load them by itself
+        part.load_state_dict(found)
     part.requires_grad_(False).eval()
     return stamp(part, checkpoint, state)
 
@@ -96,18 +102,21 @@ def load_mirror(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Mirr
     r"""Loads the trained maps of a `NAMM` checkpoint.
 
     Arguments:
-        checkpoint: The path of a checkpoint of `namm.NAMM`.
+        checkpoint: The path of a checkpoint of `namm.NAMM`, or of its shipped weights.
         weights: Whether to take the averaged weights or the raw ones.
     """
     return load_part(checkpoint, "mirror", weights)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    r"""Reads a checkpoint as plain data: no code of the file runs.
+    r"""Reads a checkpoint or shipped weights as plain data: no code of the file runs.
 
     Arguments:
-        path: The path of the file.
+        path: The path of the file. A relative path of shipped weights (`.safetensors`) is looked
+            up in the working directory, and then beside the packages of the project.
     """
+    if Path(path).suffix == ".safetensors" and (file := find(path)) is not None:
+        return unpack(file)
     if not Path(path).is_file():
         raise InputError(f"There is no checkpoint {path}: run the stage that makes it first.")
     return AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
@@ -125,6 +134,11 @@ def load_weights(
             training did not average.
     """
     source = state["state_dict"]
+    if weights == "raw" and "shipped" in state:
+        raise InputError(
+            f"{state['shipped']} holds the averaged weights alone: take weights=ema, or give the "
+            f"checkpoint of the training."
+        )
     if weights == "raw":
         source = state.get("current_model_state", source)
     prefix = f"{name}."
@@ -236,9 +250,13 @@ class Provenance(L.Callback):
 
     def _compare(self, found: dict[str, Any], where: str) -> None:
         for key in ("constraint", "shape", "data", "space"):
-            if key not in found or key not in self.own or found[key] == self.own[key]:
+            if key not in found or key not in self.own:
                 continue
-            theirs, ours = _differing(found[key], self.own[key])
+            # shipped as text, a tuple has become a list
+            theirs, ours = (json.loads(json.dumps(side[key])) for side in (found, self.own))
+            if theirs == ours:
+                continue
+            theirs, ours = _differing(theirs, ours)
             message = f"{where} has {key} {theirs}, this stage has {ours}"
             self._refuse(message)
 

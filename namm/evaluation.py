@@ -1,8 +1,9 @@
 r"""What every evaluation shares: the guards of a distance, the rows of `results.json`, the figure.
 
 A small distance alone proves nothing: samples that are all the same field, or an inverse map that
-has forgotten the data, satisfy a constraint too. So each run also reports the discrepancy and the
-spread of its samples against held-out data, and how well the maps return the data.
+has forgotten the data, satisfy a constraint too. So each run also reports the discrepancy, the
+spread and the power spectrum of its samples against held-out data, and how well the maps return
+the data.
 """
 
 __all__ = ["Evaluation"]
@@ -24,9 +25,11 @@ from constraints import Constraint, InputError
 
 from .callbacks import CountFlops
 from .io import atomic
-from .metrics import MMD, Mean, Spread
+from .metrics import MMD, Mean, Spectrum, Spread
 from .mirror import Mirror
 from .plots import field_grid
+
+GUARDS = {"mmd", "spread", "spectrum"}  # what compares samples with data
 
 
 class Evaluation(L.LightningModule, abc.ABC):
@@ -65,10 +68,12 @@ class Evaluation(L.LightningModule, abc.ABC):
             "checkpoint of its own: leave --ckpt_path out."
         )
 
-    def protocol(self, name: str, *extra: str) -> dict[str, Any]:
-        r"""Returns the metrics of one protocol: distance and guards, and a mean for each extra."""
+    def protocol(self, name: str, x_hat: Tensor, *extra: str) -> dict[str, Any]:
+        r"""Returns the metrics of one protocol: distance, the guards that suit such fields, and a
+        mean for each extra."""
         if name not in self.scores:
             metrics = {"distance": Mean(), "mmd": MMD(), "spread": Spread()}
+            metrics |= {"spectrum": Spectrum()} if Spectrum.suits(x_hat) else {}
             metrics |= {key: Mean() for key in extra}
             self.scores[name] = {key: metric.to(self.device) for key, metric in metrics.items()}
         return self.scores[name]
@@ -81,9 +86,9 @@ class Evaluation(L.LightningModule, abc.ABC):
             x_hat: The fields of the method, with shape `(B, C, *S)`.
             extra: Further numbers per sample, each with shape `(B,)`.
         """
-        metrics = self.protocol(name, *extra)
+        metrics = self.protocol(name, x_hat, *extra)
         metrics["distance"].update(self.constraint(x_hat))
-        for key in ("mmd", "spread"):
+        for key in GUARDS & metrics.keys():
             metrics[key].update(x_hat, real=False)
         for key, value in extra.items():
             metrics[key].update(value)
@@ -135,7 +140,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         cost["flops"] = self.flops_per_sample
         rows = []
         for protocol, metrics in self.scores.items():
-            for key in ("mmd", "spread"):
+            for key in GUARDS & metrics.keys():
                 metrics[key].update(torch.cat(self.held), real=True)
             for key, metric in metrics.items():
                 rows.append(

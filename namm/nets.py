@@ -91,15 +91,28 @@ class ICNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Returns :math:`g(x)`, with the shape `(B, C, H, W)` of `x`."""
-        differentiable = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            x_in = x.clone() if x.is_inference() else x
-            if not x_in.requires_grad:
-                x_in = x_in.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(
-                self.potential(x_in).sum(), x_in, create_graph=differentiable
-            )
+        q, free = self.free(x).chunk(2, dim=1)
+        slopes = self._slopes(q, free)
+        # written out, the gradient of the potential is a chain of adjoints; the slopes are
+        # constant almost everywhere, so a gradient of it needs no second pass over the potential
+        v = self.out.adjoint(torch.ones_like(x)) * slopes[-1]
+        terms = [v]
+        for conv, slope in zip(reversed(self.convex), reversed(slopes[:-1]), strict=True):
+            v = conv.adjoint(v) * slope  # type: ignore[operator]
+            terms.insert(0, v)
+        v = torch.cat(terms, dim=1)
+        gradient = self.free.adjoint(torch.cat([2 * q * v, v], dim=1))
         return (1 - self.strength) * gradient + self.strength * x
+
+    @torch.no_grad()
+    def _slopes(self, q: Tensor, free: Tensor) -> list[Tensor]:
+        terms = (q.square() + free).chunk(len(self.convex) + 1, dim=1)
+        u = terms[0]
+        slopes = [0.2 + 0.8 * (u > 0).to(u)]
+        for conv, term in zip(self.convex, terms[1:], strict=True):
+            u = conv(u * slopes[-1]) + term
+            slopes.append(0.2 + 0.8 * (u > 0).to(u))
+        return slopes
 
     def excess(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Returns :math:`\nabla \phi(x)`, which the regulariser keeps sparse, from `y = g(x)`."""
@@ -159,6 +172,7 @@ class ResNet(nn.Module):
             layers += unit(AxisConvTranspose2d(n, n // 2, padding=padding), n // 2)
         layers.append(AxisConv2d(width, channels, 7, padding=padding))
         self.layers = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, y: Tensor) -> Tensor:
         r"""Maps fields `(B, C, H, W)` to fields of the same shape; H and W multiples of 4."""
@@ -222,6 +236,9 @@ class PatchNet(nn.Module):
         self.finish = nn.Sequential(
             *layers, nn.SiLU(), AxisConv2d(detail, channels, 5, padding=padding)
         )
+        # convolutions with few channels are faster so, group normalisation has no tangent so
+        for part in (self.stem, self.finish):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, y: Tensor) -> Tensor:
         r"""Maps fields `(B, C, H, W)` to fields of the same shape; H and W multiples of
@@ -230,7 +247,8 @@ class PatchNet(nn.Module):
         h = self.stem(y)
         low = self.low and self.training
         with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
-            z = self.up(self.blocks(self.down(F.pixel_unshuffle(F.silu(h), self.patch))))
+            z = F.pixel_unshuffle(F.silu(h), self.patch).contiguous()
+            z = self.up(self.blocks(self.down(z)))
         return self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))
 
 

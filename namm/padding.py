@@ -6,11 +6,12 @@ along a periodic axis (by multiples of its total stride) and never mixes the two
 that has ends.
 """
 
-__all__ = ["AxisConv2d", "AxisConvTranspose2d", "Padding", "pad", "pad_per_axis"]
+__all__ = ["AxisConv2d", "AxisConvTranspose2d", "Padding", "fold", "pad", "pad_per_axis"]
 
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,11 +29,51 @@ def pad(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
     Returns:
         The padded fields, with shape `(B, C, H + 2 width[0], W + 2 width[1])`.
     """
-    (h, w), (mode_h, mode_w) = width, padding
-    if mode_h == mode_w:
-        return F.pad(x, (w, w, h, h), mode=mode_h)
-    x = F.pad(x, (0, 0, h, h), mode=mode_h)
-    return F.pad(x, (w, w, 0, 0), mode=mode_w)
+    for dim, w, mode in zip((-2, -1), width, padding, strict=True):
+        # several times faster on a CPU than `torch.nn.functional.pad`, its gradient above all
+        x = torch.cat(_ends(x, dim, w, mode), dim) if w else x
+    return x
+
+
+def _ends(x: Tensor, dim: int, w: int, mode: Padding) -> tuple[Tensor, Tensor, Tensor]:
+    n = x.shape[dim]
+    if mode == "circular":
+        return x.narrow(dim, n - w, w), x, x.narrow(dim, 0, w)
+    if mode == "reflect":
+        return x.narrow(dim, 1, w).flip(dim), x, x.narrow(dim, n - 1 - w, w).flip(dim)
+    low, high = (x.narrow(dim, k, 1).repeat_interleave(w, dim) for k in (0, n - 1))
+    if mode == "replicate":
+        return low, x, high
+    return torch.zeros_like(low), x, torch.zeros_like(high)
+
+
+def fold(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
+    r"""Returns the adjoint of `pad`: what lies outside is added to where it was taken from.
+
+    Arguments:
+        x: The padded fields, with shape `(B, C, H + 2 width[0], W + 2 width[1])`.
+        width: The widths on each side of the last two axes.
+        padding: The modes of the last two axes.
+
+    Returns:
+        The fields, with shape `(B, C, H, W)`.
+    """
+    for dim, w, mode in zip((-2, -1), width, padding, strict=True):
+        n = x.shape[dim] - 2 * w
+        low, x, high = x.split((w, n, w), dim)
+        if not w or mode == "constant":
+            continue
+        x = x.clone()
+        if mode == "circular":
+            x.narrow(dim, n - w, w).add_(low)
+            x.narrow(dim, 0, w).add_(high)
+        elif mode == "replicate":
+            x.narrow(dim, 0, 1).add_(low.sum(dim, keepdim=True))
+            x.narrow(dim, n - 1, 1).add_(high.sum(dim, keepdim=True))
+        else:
+            x.narrow(dim, 1, w).add_(low.flip(dim))
+            x.narrow(dim, n - 1 - w, w).add_(high.flip(dim))
+    return x
 
 
 class AxisConv2d(nn.Conv2d):
@@ -65,6 +106,25 @@ class AxisConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         x = pad(x, self.padding, self.axes)  # type: ignore[arg-type]
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        r"""Returns the product of fields with the transposed Jacobian of this convolution.
+
+        Arguments:
+            v: The fields, with the shape of the output.
+
+        Returns:
+            The fields, with the shape of the input, which must be a multiple of the stride.
+        """
+        v = F.conv_transpose2d(
+            v, self.weight, None, self.stride, 0, self._rest, self.groups, self.dilation
+        )
+        return fold(v, self.padding, self.axes)  # type: ignore[arg-type]
+
+    @property
+    def _rest(self) -> tuple[int, ...]:
+        # the rows and columns that a stride leaves out at the end
+        return tuple(s - 1 for s in self.stride)
 
 
 class AxisConvTranspose2d(nn.ConvTranspose2d):

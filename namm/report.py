@@ -14,11 +14,15 @@ from constraints import Constraint, InputError
 
 from .checkpoint import build_part, read_checkpoint
 from .plots import are_curves, draw_fields, residual_image
+from .weights import STAGES, holds_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("distance", "chi2", "chi2_floor", "relative_error", "mmd", "spread", "cycle")
+COLUMNS = (
+    *("distance", "chi2", "chi2_floor", "relative_error"),
+    *("mmd", "spread", "spectrum", "cycle"),
+)
 Results = dict[Path, dict[str, Any]]
 
 
@@ -37,7 +41,7 @@ def report(folder: Path) -> None:
     }
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
-    trained = training(folder)
+    trained = shipped(stages) | training(folder)
     rows = unique([row for results in stages.values() for row in results["rows"]])
     spent = {
         results["rows"][0]["method"]: compute(results, trained) for results in stages.values()
@@ -134,8 +138,7 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
         stage = file.parent.parent
         state = read_checkpoint(file)
-        counts = [c for c in state["callbacks"].values() if "per_step" in c]
-        if not counts:
+        if not (facts := _facts(state)):
             continue
         events = EventAccumulator(str(stage), size_guidance={"scalars": 0})
         events.Reload()
@@ -144,14 +147,10 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         finished = stage / "finished.json"
         times = [e.wall_time for e in scalars.get("flops", [])] or [0.0]
         trained[stage.name] = {
-            "steps": state["global_step"],
-            "flops": counts[0]["per_step"] * state["global_step"],
+            **facts,
             "seconds": json.loads(finished.read_text())["seconds"]
             if finished.exists()
             else times[-1] - times[0],
-            "from": sorted(
-                {Path(p).parent.parent.name for p in _paths(state["hyper_parameters"])}
-            ),
             "loss": {
                 tag: [(e.step, e.value) for e in scalars[tag]]
                 for tag in ("train/loss", "val/loss")
@@ -161,10 +160,31 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         before = _lineage(trained[stage.name]["from"], trained)
         before_flops = sum(trained[name]["flops"] for name in before)
         trained[stage.name]["distance_by_flops"] = [
-            (before_flops + counts[0]["per_step"] * (e.step + 1), e.value)
+            (before_flops + facts["flops"] // facts["steps"] * (e.step + 1), e.value)
             for e in scalars.get("val/samples", [])
         ]
     return trained
+
+
+def shipped(stages: Results) -> dict[str, dict[str, Any]]:
+    r"""Returns the facts of `training`, but for the course of it, of those stages whose shipped
+    weights the results name, and of the stages that these were built from.
+
+    Arguments:
+        stages: The results by folder.
+    """
+    trained: dict[str, dict[str, Any]] = {}
+    named = [path for results in stages.values() for path in _paths(results["config"])]
+    while named:
+        path = named.pop()
+        if _stage(path) in trained or not holds_weights(path):
+            continue
+        state = read_checkpoint(path)
+        if facts := _facts(state):
+            course: dict[str, Any] = {"loss": {}, "distance_by_flops": []}
+            trained[_stage(path)] = {**facts, "seconds": state["seconds"], **course}
+            named += _paths(state["hyper_parameters"])
+    return dict(sorted(trained.items(), key=lambda item: (*STAGES, item[0]).index(item[0])))
 
 
 def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> float:
@@ -174,7 +194,7 @@ def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> floa
         results: The results, whose configuration names checkpoints.
         trained: What `training` returned.
     """
-    names = [Path(path).parent.parent.name for path in _paths(results["config"])]
+    names = [_stage(path) for path in _paths(results["config"])]
     return float(sum(trained[name]["flops"] for name in _lineage(names, trained)))
 
 
@@ -289,8 +309,24 @@ def _paths(config: Any) -> Iterator[str]:
     if isinstance(config, list):
         for value in config:
             yield from _paths(value)
-    elif isinstance(config, str) and config.endswith(".ckpt"):
+    elif isinstance(config, str) and (config.endswith(".ckpt") or holds_weights(config)):
         yield config
+
+
+def _stage(path: str) -> str:
+    file = Path(path)
+    return file.stem if file.suffix == ".safetensors" else file.parent.parent.name
+
+
+def _facts(state: dict[str, Any]) -> dict[str, Any]:
+    counts = [c for c in state["callbacks"].values() if "per_step" in c]
+    if not counts:
+        return {}
+    return {
+        "steps": state["global_step"],
+        "flops": counts[0]["per_step"] * state["global_step"],
+        "from": sorted({_stage(path) for path in _paths(state["hyper_parameters"])}),
+    }
 
 
 def _value(row: dict[str, Any]) -> str:

@@ -16,11 +16,15 @@ a scale, each file is followed by the file of the same name in the folder of tha
 is one. A stage is finished when its run folder says so, in `finished.json`, under its key: a hash
 of its whole configuration and of the keys of those earlier stages whose folders it reads. So the
 results of two configurations are never mixed.
+
+With `--pretrained`, stages that train are left out, and each checkpoint of theirs that another
+stage names, `{runs}/STAGE/checkpoints/last.ckpt`, is `pretrained/PROBLEM/STAGE.safetensors`.
 """
 
 __all__ = ["main"]
 
 import json
+import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
@@ -38,14 +42,16 @@ import yaml
 from . import cli
 from .errors import CommandError, Interrupted, nearest, unreadable
 from .io import atomic
+from .weights import find
 
 KEYS = ("verb", "configs", "args")
 VERBS = ("fit", "validate", "test", "predict", "report")
+CHECKPOINT = re.compile(r"\{runs\}/([^/]+)/checkpoints/last\.ckpt")
 
 
 class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise CommandError(f"namm run: {message}.")
+        raise CommandError(f"{self.prog}: {message}.")
 
 
 @dataclass
@@ -85,7 +91,8 @@ def main(argv: Sequence[str]) -> None:
     """
     options = parse(argv)
     again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
-    stages = plan(options.problem, options.scale)
+    again += " --pretrained" if options.pretrained else ""
+    stages = plan(options.problem, options.scale, options.pretrained)
     names = [stage.name for stage in stages]
     for name in filter(None, (options.first, options.last)):
         if name not in names:
@@ -122,6 +129,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("problem", type=Path, help="the folder that holds run.yaml")
     parser.add_argument("--scale", help="a folder of overlays in it, for example demo")
     parser.add_argument(
+        "--pretrained", action="store_true", help="train nothing, take the shipped weights"
+    )
+    parser.add_argument(
         "--from", dest="first", metavar="STAGE", help="run this stage and all after it afresh"
     )
     parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
@@ -129,19 +139,24 @@ def parse(argv: Sequence[str]) -> Namespace:
     return parser.parse_args(argv)
 
 
-def plan(problem: Path, scale: str | None) -> list[Stage]:
+def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Stage]:
     r"""Reads the stages of a problem and parses the configurations of all, so that a mistake in
     the last one shows before the first one runs.
 
     Arguments:
         problem: The folder that holds `run.yaml`.
         scale: The name of a folder of overlays in it, if any.
+        pretrained: Whether to take the weights shipped for the problem, and leave out the stages
+            that would make them.
     """
     listed = list(entries(problem / "run.yaml"))
+    if pretrained:
+        listed = [item for item in listed if item[1]["verb"] not in ("fit", "predict")]
     scales = [path.name for path in problem.glob("*") if path.is_dir()]
     if scale is not None and scale not in scales:
         raise CommandError(f"{problem} has no scale '{scale}'.{nearest(scale, scales)}")
-    title = "-".join([problem.resolve().name, *([scale] if scale else [])])
+    parts = (problem.resolve().name, scale, "pretrained" if pretrained else None)
+    title = "-".join(part for part in parts if part)
     stages: list[Stage] = []
     for name, entry in listed:
         files = config_files(name, problem, scale, entry.get("configs", []))
@@ -151,9 +166,13 @@ def plan(problem: Path, scale: str | None) -> list[Stage]:
             continue
         argv = [entry["verb"], *(word for file in files for word in ("-c", str(file)))]
         argv += ["--trainer.logger.name", title, "--trainer.logger.version", name]
-        argv += [str(arg).replace("{runs}", str(runs)) for arg in entry.get("args", [])]
+        args = [str(arg) for arg in entry.get("args", [])]
+        inputs: dict[str, str] = {}
+        if pretrained:
+            args, inputs = shipped(name, problem.resolve().name, args)
+        argv += [arg.replace("{runs}", str(runs)) for arg in args]
         try:
-            stage = Stage(name, argv, runs, cli.parse(argv))
+            stage = Stage(name, argv, runs, cli.parse(argv), inputs)
         except CommandError as error:
             raise CommandError(f"stage '{name}': {error}") from error
         for earlier in stages:
@@ -163,6 +182,31 @@ def plan(problem: Path, scale: str | None) -> list[Stage]:
         argv += ["--ckpt_path", "last"] if entry["verb"] == "fit" else []
         stages.append(stage)
     return stages
+
+
+def shipped(name: str, problem: str, args: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    r"""Returns the arguments of a stage with the files of shipped weights in place of checkpoints,
+    and the hashes of these files.
+
+    Arguments:
+        name: The name of the stage.
+        problem: The name of the problem.
+        args: The arguments.
+    """
+    inputs: dict[str, str] = {}
+
+    def replace(match: re.Match[str]) -> str:
+        path = Path("pretrained", problem, f"{match[1]}.safetensors")
+        file = find(path)
+        if file is None:
+            raise CommandError(
+                f"stage '{name}' needs {path}, and there is none: give a problem whose weights "
+                f"are shipped, or train them without --pretrained."
+            )
+        inputs[match[1]] = sha256(file.read_bytes()).hexdigest()
+        return str(path)
+
+    return [CHECKPOINT.sub(replace, arg) for arg in args], inputs
 
 
 def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

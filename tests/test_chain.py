@@ -143,7 +143,7 @@ def test_results_have_every_method_with_its_guards(problem: Path) -> None:
     rows = json.loads((problem / "runs/burgers-tiny/results.json").read_text())["rows"]
 
     assert all(set(row) == ROW for row in rows)
-    guards = {"distance", "mmd", "spread", "cycle"}
+    guards = {"distance", "mmd", "spread", "spectrum", "cycle"}
     for task, methods in (
         ("generation", {"DM", "DM, then f(g(.))", "MDM", "MDM, fine-tuned"}),
         ("inverse", {"DPS", "constraint-guided DPS", "mirror-DPS", "mirror-PiGDM"}),

@@ -487,7 +487,8 @@ def test_stage_scores_its_answers(tmp_path: Path) -> None:
 
     assert all(set(row) == KEYS for row in found)
     own = pick(found, method="mirror-DPS")
-    metrics = ["chi2", "cycle", "distance", "mmd", "rejected", "relative_error", "spread"]
+    guards = ["cycle", "mmd", "spectrum", "spread"]
+    metrics = sorted(["chi2", "distance", "rejected", "relative_error", *guards])
     assert sorted(row["metric"] for row in own) == metrics
     assert {(row["protocol"], row["task"], row["seed"]) for row in found} == {
         ("clean", "first frames", 3)
@@ -544,7 +545,7 @@ def test_published_protocol_scores_both_ends_of_one_run(tmp_path: Path) -> None:
     for protocol, end in (("published", 0), ("clean", 1)):
         x_hat = gather(samples, end, fields=6)
         own = pick(found, method="dps", protocol=protocol)
-        assert len(own) == 7
+        assert len(own) == 8
         (row,) = pick(own, metric="distance")
         assert row["value"] == pytest.approx(float(Burgers()(x_hat).mean()), rel=1e-4)
         (row,) = pick(own, metric="chi2")

@@ -683,7 +683,7 @@ def test_generation_scores_what_it_drew(tmp_path: Path) -> None:
     assert all(set(row) == KEYS for row in found)
     assert {row["protocol"] for row in found} == {"clean"}
     metrics = [row["metric"] for row in pick(found, method="MDM")]
-    assert sorted(metrics) == ["cycle", "distance", "mmd", "spread"]
+    assert sorted(metrics) == ["cycle", "distance", "mmd", "spectrum", "spread"]
     (row,) = pick(found, method="MDM", metric="distance")
     assert row["value"] == pytest.approx(float(distance.mean()), rel=1e-5)
     half = 1.96 * float(distance.std()) / math.sqrt(6)
@@ -729,7 +729,7 @@ def test_published_chain_scores_both_of_its_ends(tmp_path: Path) -> None:
         (row,) = pick(found, method="dm", metric="distance", protocol=protocol)
         assert row["value"] == pytest.approx(float(Burgers()(end).mean()), rel=1e-4)
         assert (row["calls"], row["n"]) == (1000, 4)
-        assert len(pick(found, method="dm", protocol=protocol)) == 4
+        assert len(pick(found, method="dm", protocol=protocol)) == 5
     assert float((y - mean).std()) == pytest.approx(0.0074, rel=0.2)
 
 

@@ -16,12 +16,14 @@ from namm import (
     IdentityMirror,
     Mirror,
     MirrorMap,
+    Padding,
     PatchNet,
     ResNet,
     mirror_losses,
     pad,
     pad_per_axis,
 )
+from namm.padding import fold
 from problems import Affine, Tiny, Total, randomise, tiny_mirror
 
 AXES = ("circular", "replicate")
@@ -459,3 +461,55 @@ def test_watched_term_is_not_trained() -> None:
 
     assert not losses.pop("constraint_clean").requires_grad
     assert all(term.requires_grad for term in losses.values())
+
+
+@pytest.mark.parametrize("mode", ["circular", "replicate", "reflect", "constant"])
+def test_pad_is_that_of_torch_and_fold_its_adjoint(mode: Padding) -> None:
+    x = torch.randn(2, 3, 6, 8, dtype=torch.float64)
+    v = torch.randn(2, 3, 10, 10, dtype=torch.float64)
+    padded = pad(x, (2, 1), (mode, mode))
+
+    assert torch.equal(padded, nn.functional.pad(x, (1, 1, 2, 2), mode=mode))
+    left, right = (padded * v).sum(), (x * fold(v, (2, 1), (mode, mode))).sum()
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2)])
+def test_adjoint_of_a_convolution_is_its_transposed_jacobian(kernel: int, stride: int) -> None:
+    conv = AxisConv2d(2, 3, kernel, stride).double()
+    x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    y, pullback = torch.func.vjp(conv, x)
+    v = torch.randn_like(y)
+
+    torch.testing.assert_close(conv.adjoint(v), pullback(v)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_written_out_gradient_trains_as_that_of_autograd_does() -> None:
+    net, x = convex(0.4), torch.randn(2, 1, 6, 6, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(net.potential(x).sum(), x, create_graph=True)
+    by_autograd = 0.6 * slope + 0.4 * x
+    weights = [net.free.weight, *(conv.weight for conv in net.convex), net.out.weight, x]
+    v = torch.randn_like(x)
+
+    torch.testing.assert_close(net(x), by_autograd, rtol=1e-12, atol=1e-12)
+    ours = torch.autograd.grad((net(x) * v).sum(), weights)
+    theirs = torch.autograd.grad((by_autograd * v).sum(), weights)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PatchNet(1, 2, 8, 1, 4, 1).double().eval(),
+        lambda: ResNet(1, 4, 1, skip=False).double().eval(),
+        lambda: convex(0.4),
+    ],
+)
+def test_tangent_of_a_map_is_adjoint_to_its_gradient(make: Callable[[], nn.Module]) -> None:
+    # guided solvers take both; a memory format must not stand in the way of either
+    net, x, u, v = make(), *torch.randn(3, 2, 1, 8, 8, dtype=torch.float64)
+    _, forward = torch.func.jvp(net, (x,), (u,))
+    _, backward = torch.func.vjp(net, x)
+
+    torch.testing.assert_close((forward * v).sum(), (u * backward(v)[0]).sum())

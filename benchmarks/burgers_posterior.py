@@ -1,0 +1,196 @@
+r"""Is the answer of a solver the posterior? A reference for the assimilation of Burgers fields.
+
+A field follows from its first frame, which is given a Gaussian prior, fitted to the first frames
+of training fields. Its posterior is sampled through the differentiable solver, twice: by chains
+and by importance (`laplace.py`). Solvers on trained networks are held against it where checkpoints
+are given, and the reference against the truth always. From the root:
+
+    python benchmarks/burgers_posterior.py [--problem configs/burgers] [--scale NAME] [--quick]
+        [--dm CKPT] [--mdm CKPT --maps CKPT] [--solvers DPS CG-DPS PiGDM] [--fields N]
+        [--samples N] [--steps N] [--out DIR]
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.burgers_posterior_report import (  # noqa: E402
+    METRICS,
+    compare,
+    draw,
+    summarise,
+)
+from benchmarks.burgers_posterior_task import (  # noqa: E402
+    Assimilation,
+    Plan,
+    calibrate,
+    reference,
+    shape_of_prior,
+)
+from benchmarks.posteriors import interval, tidy  # noqa: E402
+from constraints import derive_seed  # noqa: E402
+from inverse import Pullback  # noqa: E402
+from mdm import load_denoiser  # noqa: E402
+from namm import cli, load_mirror  # noqa: E402
+from namm.checkpoint import build_part  # noqa: E402
+
+OUT = Path("docs/results/burgers-posterior")
+SOLVERS = {"DPS": "", "CG-DPS": "guided.yaml", "PiGDM": "pigdm.yaml"}
+OF_TRUTH = ("coverage", "rank_ks", "relative_error")  # what needs no reference
+TRUTHS = ("test fields", "draws of the Gaussian")
+Row = dict[str, Any]
+QUICK = Plan(fields=2, training=500, chains=4, warmup=40, draws=64, reference=256, weighted=256)
+QUICK = replace(QUICK, calibrated=4)
+
+
+def configuration(problem: Path, scale: str | None, overlay: str = "") -> dict[str, Any]:
+    r"""Returns the configuration of an inverse problem, with that of a scale over it."""
+    argv = ["test", "-c", "configs/trainer.yaml"]
+    for name in ("data.yaml", "inverse.yaml", overlay):
+        for file in [problem / name, *([problem / scale / name] if scale else [])]:
+            argv += ["-c", str(file)] if file.is_file() else []
+    return cli.parse([*argv, "--model.init_args.denoiser.init_args.checkpoint=none"])
+
+
+def solve(
+    args: argparse.Namespace, task: Assimilation, plan: Plan
+) -> Iterator[tuple[str, Tensor, Row]]:
+    r"""Yields the name of each solver and space, its samples `(P, n, 1, X, T)`, and its cost."""
+    for space, checkpoint in (("data", args.dm), ("mirror", args.mdm)):
+        if checkpoint is None:
+            continue
+        denoiser = load_denoiser(checkpoint)
+        mirror = load_mirror(args.maps) if space == "mirror" else None
+        operator = Pullback(task.operator, mirror) if mirror else task.operator
+        x = task.truth[: plan.fields]
+        m = task.measure(x).repeat_interleave(plan.samples, dim=0)
+        pairs = [(i, k) for i in range(plan.fields) for k in range(plan.samples)]
+        seeds = [derive_seed(plan.seed, "solve", i, k) for i, k in pairs]
+        shape = mirror.shape(x.shape[1:]) if mirror else x.shape[1:]
+        for name in args.solvers:
+            config = configuration(args.problem, args.scale, SOLVERS[name])
+            recipe = config["model"]["init_args"]["solver"]
+            if args.steps:
+                recipe["init_args"]["transition"]["init_args"]["steps"] = args.steps
+            solver, answers, start = build_part(recipe), [], time.perf_counter()
+            for part in range(0, len(m), plan.samples):  # field by field
+                chosen = slice(part, part + plan.samples)
+                y = solver(denoiser, operator, m[chosen], shape, seeds[chosen]).mean
+                with torch.no_grad():
+                    answers.append(mirror.inverse(y) if mirror else y)
+            seconds = (time.perf_counter() - start) / len(m)
+            cost = solver.cost(denoiser)
+            spent = {"calls": cost.calls, "vjps": cost.vjps, "seconds": tidy(seconds)}
+            yield f"{name}, {space} space", torch.stack(answers), spent
+
+
+def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+    r"""Returns the contents of `results.json`.
+
+    Arguments:
+        args: The options.
+        plan: The sizes.
+    """
+    start = time.process_time()
+    task = Assimilation(configuration(args.problem, args.scale), plan)
+    kept, exact, facts = reference(task, plan)
+    print("reference sampled", flush=True)
+    free = {"calls": 0, "vjps": 0, "seconds": 0.0}
+
+    def methods() -> Iterator[tuple[str, Callable[[int], Tensor], Row]]:
+        yield "reference", lambda i: task.rollout(kept[:, i]), free
+        yield "exact samples", lambda i: task.rollout(exact[:, i]), free
+        yield "prior samples", lambda i: task.draw(plan.samples, "blind", plan.seed, i), free
+        for name, y, cost in solve(args, task, plan):
+            yield name, y.__getitem__, cost
+
+    rows, frames = [], {}
+    for name, answers, cost in methods():
+        each = [
+            compare(answers(i), task.rollout(kept[:, i]), task.truth[i])
+            for i in range(plan.fields)
+        ]
+        # of itself, the reference has nothing to say but what it makes of the truth
+        known = [k for k in METRICS if name != "reference" or k in OF_TRUTH]
+        for metric in known:
+            values = [e[metric] for e in each]
+            n = plan.reference if name == "reference" else plan.samples
+            rows.append(
+                {"task": "posterior", "method": name, "metric": metric, **interval(values)}
+                | {"each": [tidy(v) for v in values], "n": n, "seed": plan.seed, **cost}
+            )
+        curves = {k: torch.tensor([e["frames"][k] for e in each]) for k in each[0]["frames"]}
+        frames[name] = {
+            k: [tidy(v) for v in curve.mean(dim=0).tolist()]
+            for k, curve in curves.items()
+            if k in known
+        }
+        print(f"{name} done", flush=True)
+    truths = (task.truth[: plan.calibrated], task.draw(plan.calibrated, "truth", plan.seed))
+    tested = [calibrate(task, x, plan, name) for x, name in zip(truths, TRUTHS, strict=True)]
+    return {
+        "command": args.command,
+        "problem": str(args.problem),
+        "config": asdict(plan),
+        "observed": task.observed,
+        "std": tidy(task.std),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "cpu_minutes": round((time.process_time() - start) / 60, 1),
+        "prior": shape_of_prior(task),
+        "chains": facts,
+        "calibration": [row for part, _ in tested for row in part],
+        "ranks": {name: counts for name, (_, counts) in zip(TRUTHS, tested, strict=True)},
+        "frames": frames,
+        "rows": rows,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    r"""Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problem", type=Path, default=Path("configs/burgers"))
+    parser.add_argument("--scale", help="a folder of overlays in it, for example demo")
+    parser.add_argument("--dm", help="the checkpoint of a diffusion model in data space")
+    parser.add_argument("--mdm", help="that of one in mirror space")
+    parser.add_argument("--maps", help="that of the maps of the latter")
+    parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=["DPS"])
+    parser.add_argument("--fields", type=int, help="the number of test fields, at least 2")
+    parser.add_argument("--samples", type=int, help="the number of samples, at least 19")
+    parser.add_argument("--steps", type=int, help="the steps of the solvers")
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
+    args = parser.parse_args(argv)
+    if (args.mdm is None) != (args.maps is None):
+        parser.error("--mdm and --maps belong together: give both, or neither.")
+    given = sys.argv[1:] if argv is None else argv
+    args.command = shlex.join(["python", "benchmarks/burgers_posterior.py", *given])
+    plan = QUICK if args.quick else Plan()
+    asked = {k: getattr(args, k) for k in ("fields", "samples") if getattr(args, k)}
+    results = benchmark(args, replace(plan, **asked))
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = ["{"]
+    for key, value in results.items():
+        body = json.dumps(value)
+        if key in ("rows", "calibration", "chains"):
+            body = "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
+        text.append(f'"{key}": {body}' + ("" if key == "rows" else ","))
+    (args.out / "results.json").write_text("\n".join([*text, "}"]) + "\n")
+    (args.out / "results.md").write_text(summarise(results))
+    draw(results, args.out / "posterior.png")
+
+
+if __name__ == "__main__":
+    torch.set_flush_denormal(True)
+    main()

@@ -1,0 +1,95 @@
+r"""The assimilation of reference fields beside the figures that the authors of the method publish.
+
+    namm run configs/burgers-reference
+    python benchmarks/reference.py runs/burgers-reference [--out docs/results/burgers-reference]
+
+writes `report.md` and `results.json`: the tables of the run, the same distances beside the
+published ones, and the commands that made them. Those of others come without intervals, and from
+networks of their own. On Burgers the field is theirs too, on the Kolmogorov flow it is not.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from namm.io import atomic
+from namm.report import report
+
+# mean distances of 32 samples, at the end that keeps the noise of the last step
+PUBLISHED = {
+    "burgers": {"DPS": 0.0093, "constraint-guided DPS": 0.0072, "mirror-DPS": 0.00062},
+    "kolmogorov": {"DPS": 0.143, "constraint-guided DPS": 0.1275, "mirror-DPS": 0.0252},
+}
+
+
+def beside(rows: list[dict[str, Any]], published: dict[str, float]) -> list[dict[str, Any]]:
+    r"""Returns the distances of the methods that others have published, at both ends of a run.
+
+    Arguments:
+        rows: The rows of the results.
+        published: The published distance of each method.
+    """
+    found = []
+    for row in rows:
+        if row["metric"] == "distance" and row["method"] in published:
+            theirs = published[row["method"]]
+            keys = ("task", "method", "protocol", "n", "value", "ci95")
+            found.append({**{key: row[key] for key in keys}, "published": theirs})
+    return found
+
+
+def table(compared: list[dict[str, Any]]) -> str:
+    r"""Returns what `beside` found as Markdown."""
+    head = ("task", "method", "end", "n", "distance", "published by the authors", "ratio to it")
+    lines = [head, ("---",) * len(head)]
+    for row in compared:
+        half = (row["ci95"][1] - row["ci95"][0]) / 2
+        ratio = row["value"] / row["published"]
+        ours = f"{row['value']:.3g} ± {half:.1g}"
+        first = (row["task"], row["method"], row["protocol"], str(row["n"]))
+        lines.append((*first, ours, f"{row['published']:g}", f"{ratio:.2g}"))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def commands(runs: Path) -> list[str]:
+    r"""Returns the commands of the finished stages of a run, in the order in which they ended."""
+    ends = [json.loads(file.read_text()) for file in runs.glob("**/finished.json")]
+    return [end["command"] for end in sorted(ends, key=lambda end: end["finished"])]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="the folder of the run")
+    parser.add_argument("--out", type=Path, help="the folder of the tables; the run's if missing")
+    options = parser.parse_args(argv)
+    runs, out = options.runs, options.out or options.runs
+    problem = runs.name.split("-")[0]
+    if problem not in PUBLISHED:
+        parser.error(f"{runs} is no run of {' or '.join(PUBLISHED)}: nothing is published for it.")
+
+    report(runs)
+    results = json.loads((runs / "results.json").read_text())
+    compared = beside(results["rows"], PUBLISHED[problem])
+    ran = commands(runs)
+    text = "\n\n".join(
+        [
+            (runs / "report.md").read_text().rstrip(),
+            "Beside the distances published by the authors of the paper: means of 32 samples of "
+            "their networks, with the noise of the last step (`published`), without intervals.",
+            table(compared),
+            "Made by, with seed 0:",
+            "\n".join(f"    {command}" for command in ran),
+        ]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in (
+        ("report.md", text),
+        ("results.json", json.dumps({**results, "compared": compared, "commands": ran}, indent=1)),
+    ):
+        with atomic(out / name) as file:
+            file.write(f"{content}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

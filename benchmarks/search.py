@@ -1,0 +1,205 @@
+r"""Which networks learn most per minute: maps and denoisers of 64x64 Burgers fields.
+
+Each candidate trains for the same number of seconds of processor time on one thread, with a
+learning rate that falls on a cosine of that time, and is scored on held-out fields. Smaller
+networks take more steps; the question is who is ahead when the time is over.
+
+    python benchmarks/search.py maps --seconds 150
+    python benchmarks/search.py denoisers --seconds 150
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from constraints import Burgers
+from datamodules import BurgersData
+from mdm import MDM, DiffusersDenoiser, DPMSolver
+from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
+
+MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
+    "g 8x1, f patch 4, 96x6, detail 24x2": lambda: (
+        ICNN(1, 8, 1),
+        PatchNet(1, 4, 96, 6, 24, 2),
+    ),
+    "g 8x1, f patch 4, 64x6, detail 16x2": lambda: (
+        ICNN(1, 8, 1),
+        PatchNet(1, 4, 64, 6, 16, 2),
+    ),
+    "g 8x1, f patch 4, 128x8, detail 16x1": lambda: (
+        ICNN(1, 8, 1),
+        PatchNet(1, 4, 128, 8, 16, 1),
+    ),
+    "g 8x1, f patch 2, 48x6, detail 16x1": lambda: (
+        ICNN(1, 8, 1),
+        PatchNet(1, 2, 48, 6, 16, 1),
+    ),
+    "g 16x2, f patch 4, 96x6, detail 24x2": lambda: (
+        ICNN(1, 16, 2),
+        PatchNet(1, 4, 96, 6, 24, 2),
+    ),
+    "g 8x1, f ResNet 24x6": lambda: (
+        ICNN(1, 8, 1),
+        ResNet(1, 24, 6, dropout=0.0, skip=False),
+    ),
+}
+
+
+def unet(patch: int, widths: list[int], attention: int, layers: int = 1) -> torch.nn.Module:
+    r"""Returns a denoiser on patches, with attention at one level."""
+    from diffusers import UNet2DModel
+
+    levels = ["Attn" if k == attention else "" for k in range(len(widths))]
+    net = UNet2DModel(
+        in_channels=patch**2,
+        out_channels=patch**2,
+        layers_per_block=layers,
+        block_out_channels=widths,
+        down_block_types=[f"{level}DownBlock2D" for level in levels],
+        up_block_types=[f"{level}UpBlock2D" for level in levels[::-1]],
+        norm_num_groups=8,
+    )
+    return DiffusersDenoiser(net, patch=patch)
+
+
+DENOISERS: dict[str, Callable[[], torch.nn.Module]] = {
+    "patch 2, 32-64-128": lambda: unet(2, [32, 64, 128], 2),
+    "patch 2, 64-128-128": lambda: unet(2, [64, 128, 128], 2),
+    "patch 2, 48-96-128, 2 layers": lambda: unet(2, [48, 96, 128], 2, 2),
+    "patch 4, 96-192-192": lambda: unet(4, [96, 192, 192], 1),
+    "patch 4, 128-192": lambda: unet(4, [128, 192], 1, 2),
+    "patch 2, 64-64-96": lambda: unet(2, [64, 64, 96], 2),
+    "patch 2, 64-64-64": lambda: unet(2, [64, 64, 64], 2),
+    "patch 1, 32-64-64-64": lambda: unet(1, [32, 64, 64, 64], 3),
+    "patch 1, 32-64-128-128": lambda: unet(1, [32, 64, 128, 128], 3),
+}
+
+
+def batches(data: BurgersData, size: int) -> Any:
+    r"""Yields training batches for ever."""
+    epoch = 0
+    fields = data.fields["train"]
+    while True:
+        order = torch.randperm(len(fields), generator=torch.Generator().manual_seed(epoch))
+        for part in order.split(size):
+            yield {"x": torch.stack([fields[int(i)]["x"] for i in part]), "index": part}
+        epoch += 1
+
+
+def train(stage: Stage, data: BurgersData, size: int, seconds: float, lr: float) -> dict[str, Any]:
+    r"""Trains for some seconds of processor time.
+
+    Arguments:
+        stage: The stage.
+        data: The data.
+        size: The number of fields of a batch.
+        seconds: The processor time of one thread.
+        lr: The learning rate at the start.
+    """
+    optimiser = torch.optim.Adam(
+        [p for p in stage.parameters() if p.requires_grad], lr, (stage.beta1, 0.999)
+    )
+    stage.train()
+    steps, flops, start = 0, 0, time.process_time()
+    for batch in batches(data, size):
+        done = (time.process_time() - start) / seconds
+        if done >= 1:
+            break
+        rise = min(1.0, (steps + 1) / 20)
+        optimiser.param_groups[0]["lr"] = lr * rise * (0.5 + 0.5 * math.cos(math.pi * done))
+        counter = CountFlops()
+        with counter:
+            optimiser.zero_grad()
+            stage.losses(batch, "train", steps)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+        optimiser.step()
+        for module in stage.modules():
+            if isinstance(module, ICNN):
+                module.clamp_()
+        flops += counter.flops
+        steps += 1
+    parameters = sum(p.numel() for p in stage.parameters() if p.requires_grad)
+    return {"parameters": parameters, "steps": steps, "TFLOP": flops / 1e12}
+
+
+@torch.no_grad()
+def score_maps(stage: NAMM, x: Tensor, n: Tensor) -> dict[str, float]:
+    r"""Returns the distances of f at the two ends of the noise, and the cycle errors."""
+    stage.eval()
+    y = stage.mirror(x)
+    x_clean, x_noisy = (stage.mirror.inverse(y + s * n) for s in (0.0, stage.sigma_max))
+    return {
+        "distance, s = 0": stage.constraint(x_clean).mean().item(),
+        "distance, s = 0.1": stage.constraint(x_noisy).mean().item(),
+        "cycle": (x_clean - x).abs().mean().item(),
+        "error, s = 0.1": (x_noisy - x).abs().mean().item(),
+    }
+
+
+@torch.no_grad()
+def score_denoiser(stage: MDM, x: Tensor, constraint: Burgers) -> dict[str, float]:
+    r"""Returns the loss on held-out fields at 8 levels each, and the distance of 64 samples."""
+    stage.eval()
+    batch = {"x": x, "index": torch.arange(len(x))}
+    loss = sum(stage.losses(batch, "val", k)["loss"].item() for k in range(8)) / 8
+    samples = stage.sampler(stage.denoiser, (1, 64, 64), list(range(64))).mean
+    return {"loss": loss, "distance": constraint(samples).mean().item()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("maps", "denoisers"))
+    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="candidates whose name has this in it")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/search"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    constraint = Burgers(dt=0.125)
+    data = BurgersData(
+        constraint, file="data/burgers.h5", sizes={"train": 10000, "val": 1000, "test": 1000}
+    )
+    data.prepare_data()
+    data.setup("fit")
+    held = data.fields["val"]
+    x = torch.stack([held[i]["x"] for i in range(128)])
+    n = torch.randn(x.shape, generator=torch.Generator().manual_seed(options.seed))
+    rows = []
+    for name in MAPS if options.what == "maps" else DENOISERS:
+        if options.only and options.only not in name:
+            continue
+        torch.manual_seed(options.seed)
+        if options.what == "maps":
+            maps = NAMM(MirrorMap(*MAPS[name]()), constraint, constraint_weight=10.0)
+            facts = train(maps, data, 8, options.seconds, 1e-3)
+            scores = score_maps(maps, x, n)
+        else:
+            model = MDM(DENOISERS[name](), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
+            model.denoiser.calibrate(x)
+            facts = train(model, data, 16, options.seconds, 1e-3)
+            scores = score_denoiser(model, x, constraint)
+        rows.append({"network": name, **facts, **scores})
+        print(rows[-1], flush=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        keys = list(rows[0])
+        lines = [keys, ["---"] * len(keys)]
+        lines += [[v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in rows]
+        command = f"python benchmarks/search.py {options.what} --seconds {options.seconds:g}"
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        note = f"`{command}`, seed {options.seed}, one thread; 128 held-out fields."
+        (options.out / f"{options.what}.md").write_text(f"{note}\n\n{text}\n")
+        (options.out / f"{options.what}.json").write_text(
+            json.dumps({"command": command, "seed": options.seed, "rows": rows}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+r"""Trained models that are shipped: a folder for each problem, with a file of weights for each
+stage, and a card that says where they are from.
+
+    namm ship runs/burgers pretrained/burgers
+
+Everything that takes a checkpoint takes such a file as well.
+"""
+
+__all__ = ["Trained", "load", "ship"]
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from constraints import Constraint, InputError
+
+from .checkpoint import build_part, load_mirror, load_part, read_checkpoint
+from .io import LAST, atomic
+from .mirror import Mirror
+from .weights import ROOT, STAGES, find, pack
+
+LIMIT = 12 * 2**20
+TITLE = "# Trained models of "
+WHAT = {
+    "namm": "the maps g and f",
+    "mdm": "the diffusion model in mirror space",
+    "finetune": "the maps, with f fine-tuned on samples of that model",
+    "dm": "the plain diffusion model in data space",
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    r"""What is trained for a problem, frozen and in evaluation mode.
+
+    Eight samples of `burgers = namm.load("burgers")`, whatever the working directory:
+
+        shape = burgers.mirror.shape(burgers.shape)
+        y = mdm.DPMSolver(steps=50)(burgers.denoiser, shape, range(8)).mean
+        x = burgers.mirror.inverse(y)
+
+    Arguments:
+        mirror: The maps, fine-tuned where that is shipped.
+        denoiser: The diffusion model in mirror space.
+        dm: The plain diffusion model in data space, where it is shipped.
+        constraint: The constraint that all were trained for.
+        shape: The shape `(C, *S)` of a field in data space.
+        card: The card, which says what they were trained on and how good they are.
+    """
+
+    mirror: Mirror
+    denoiser: Any  # of a package above this one
+    dm: Any | None
+    constraint: Constraint
+    shape: tuple[int, ...]
+    card: Path
+
+
+def load(name: str) -> Trained:
+    r"""Loads what is trained for a problem.
+
+    Arguments:
+        name: The name of a problem, of which `pretrained/<name>` is looked up in the working
+            directory and then beside the packages of the project, or else the path of a folder
+            that `namm ship` wrote.
+
+    Raises:
+        InputError: If there is no such folder, or no maps and diffusion model in it.
+    """
+    folder = find(Path("pretrained", name)) or find(name)
+    if folder is None:
+        raise InputError(
+            f"There is no folder pretrained/{name}, neither in the working directory nor in "
+            f"{ROOT}: give the name of a problem whose weights are shipped, or the path of a "
+            f"folder that `namm ship` wrote."
+        )
+    files = {stage: f for stage in STAGES if (f := folder / f"{stage}.safetensors").is_file()}
+    maps = files.get("finetune", files.get("namm"))
+    if maps is None or "mdm" not in files:
+        raise InputError(
+            f"{folder} holds {', '.join(files) or 'no weights'}, but the maps, of namm or "
+            f"finetune, and mdm are wanted: ship the run that trained both."
+        )
+    state = read_checkpoint(maps)
+    return Trained(
+        load_mirror(str(maps)),
+        load_part(str(files["mdm"]), "denoiser"),
+        load_part(str(files["dm"]), "denoiser") if "dm" in files else None,
+        build_part(state["hyper_parameters"]["constraint"]).requires_grad_(False).eval(),
+        tuple(state["provenance"]["shape"]),
+        folder / "README.md",
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    r"""Ships what a command asks for.
+
+    Arguments:
+        argv: The options of the verb.
+    """
+    from .run import Parser
+
+    parser = Parser(prog="namm ship", description="Write the weights of a run for others to load.")
+    parser.add_argument("runs", type=Path, help="the folder of the runs, such as runs/burgers")
+    parser.add_argument("folder", type=Path, help="where to, such as pretrained/burgers")
+    parser.add_argument("--half", action="store_true", help="round to float16: half the size")
+    options = parser.parse_args(argv)
+    ship(options.runs, options.folder, options.half)
+
+
+def ship(runs: Path, folder: Path, half: bool = False) -> None:
+    r"""Writes the weights of the trained stages of a run, and the card. All files or none: what
+    does not fit is refused before anything is written.
+
+    Arguments:
+        runs: The folder of the runs of a problem, with the stages namm, mdm, finetune and dm, or
+            some of them.
+        folder: The folder to write.
+        half: Whether to round kernels and matrices to float16.
+
+    Raises:
+        InputError: If no stage has a checkpoint, or a file would be above 12 MiB.
+    """
+    from .report import training
+
+    found = [stage for stage in STAGES if (runs / stage / LAST).is_file()]
+    if not found:
+        raise InputError(
+            f"There is no {runs / STAGES[0] / LAST}, nor a checkpoint of {', '.join(STAGES[1:])}: "
+            f"give the folder of the runs of a problem."
+        )
+    trained = training(runs)
+    inside = folder.resolve().is_relative_to(ROOT)
+    home = folder.resolve().relative_to(ROOT) if inside else folder
+    files, table = {}, []
+    for stage in found:
+        state = read_checkpoint(runs / stage / LAST)
+        state["hyper_parameters"] = _moved(state.get("hyper_parameters", {}), home)
+        facts = trained.get(stage, {"flops": 0, "seconds": 0.0})
+        content = files[f"{stage}.safetensors"] = pack(state, half, seconds=facts["seconds"])
+        size = len(content) / 2**20
+        if len(content) > LIMIT:
+            raise InputError(
+                f"{stage}.safetensors would take {size:.1f} MiB, and at most "
+                f"{LIMIT / 2**20:.0f} are shipped: "
+                + ("train a smaller network." if half else "--half halves it.")
+            )
+        tera, minutes = f"{facts['flops'] / 1e12:.4g}", f"{facts['seconds'] / 60:.1f}"
+        table.append([stage, WHAT[stage], state["global_step"], tera, minutes, f"{size:.1f}"])
+    for name, content in files.items():
+        with atomic(folder / name) as out:
+            out.write(content)
+    text = card(runs, home, half, files, table)
+    file = folder / "README.md"
+    before = file.read_text("utf-8").split(TITLE)[0].rstrip() if file.exists() else ""
+    with atomic(file) as out:
+        out.write("\n\n".join(filter(None, [before, text])).encode())
+    print(f"{', '.join([*files, file.name])} in {folder}")
+
+
+def card(
+    runs: Path, folder: Path, half: bool, files: dict[str, bytes], table: list[list[Any]]
+) -> str:
+    r"""Returns the card. What another author wrote above it in the same file stays there.
+
+    Arguments:
+        runs: The folder of the runs.
+        folder: The folder of the files, as a reader of the repository names it.
+        half: Whether the weights were rounded.
+        files: The content of each file.
+        table: For each stage its name, what it is, its steps, TFLOP, minutes and MiB.
+    """
+    first = runs / table[0][0]
+    about = read_checkpoint(first / LAST).get("provenance", {})
+    constraint = dict(about.get("constraint", {}))
+    kind = constraint.pop("class", "a constraint")
+    config = first / "config.yaml"
+    data = yaml.safe_load(config.read_text("utf-8")).get("data", {}) if config.exists() else {}
+    made = {k: v for k, v in data.get("init_args", {}).items() if k in ("sizes", "seed")}
+    head = ["stage", "what", "steps", "counted TFLOP", "minutes", "MiB"]
+    rows = [head, ["---"] * len(head), *table]
+    sums = [f"    {sha256(content).hexdigest()}  {name}" for name, content in files.items()]
+    # the names of runs are those of a problem and its scale, if any
+    scale = runs.name.removeprefix(folder.name).removeprefix("-")
+    again = f"configs/{folder.name}{f' --scale {scale}' if scale else ''} --pretrained"
+    source, example = runs.name if runs.is_absolute() else runs, folder / next(iter(files))
+    parts = [
+        f"{TITLE}{folder.name}",
+        "The averaged weights of each stage, in "
+        + ("float16 but for vectors and the map g" if half else "float32")
+        + f", with the recipes of their networks. Written by `namm ship {source} {folder}"
+        f"{' --half' if half else ''}`.",
+        f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy `{kind}` with "
+        f"{json.dumps(constraint)}, of `{data.get('class_path', 'a data module')}` with "
+        f"{json.dumps(made)}; the hash of the fields is `{about.get('data', 'not known')}`. A "
+        "stage on other fields is refused. Where the same simulation differs in its last bits, "
+        "on another processor, the command of a stage takes `--force` to go on.",
+        "**Training.**",
+        "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
+        *_generation(runs),
+        f'**Use.** `namm.load("{folder.name}")` returns the maps, the diffusion models and the '
+        f"constraint; `namm run {again}` runs the tests. Whatever takes a checkpoint takes these "
+        f"files, such as `--model.init_args.mirror.init_args.checkpoint={example}`.",
+        "**Hashes,** for `sha256sum --check`:",
+        "\n".join(sums),
+        "**Licence.** Apache-2.0, as the code of the project.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _generation(runs: Path) -> list[str]:
+    r"""Returns the table of the unconditional samples in the report of a run, if there is one."""
+    report = runs / "report.md"
+    tables = report.read_text("utf-8").split("\n\n") if report.exists() else []
+    found = [table.strip() for table in tables if table.startswith("| generation |")]
+    return ["**Samples.** As scored by the run that trained them:", *found] if found else []
+
+
+def _moved(config: Any, folder: Path) -> Any:
+    r"""Returns a configuration with the checkpoints of the run replaced by their shipped files."""
+    if isinstance(config, dict):
+        return {key: _moved(value, folder) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_moved(value, folder) for value in config]
+    if isinstance(config, str) and Path(config).parts[-2:] == LAST.parts:
+        return str(folder / f"{Path(config).parent.parent.name}.safetensors")
+    return config

@@ -1,0 +1,109 @@
+r"""The file of shipped weights: of a checkpoint what using a model needs, and nothing of what
+training it further would.
+
+A `safetensors` file holds the weights of one stage as they are at test time, the averaged ones,
+and as text the rest of what `read_checkpoint` returns: the recipes of the parts, what they were
+trained on, the steps and their counted operations. Reading it runs no code.
+"""
+
+__all__ = ["STAGES", "find", "holds_weights", "pack", "unpack"]
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from constraints import InputError
+
+SCHEMA = "namm-weights/1"
+STAGES = ("namm", "mdm", "finetune", "dm")
+ROOT = Path(__file__).resolve().parents[1]  # where the packages lie
+
+
+def find(path: str | Path) -> Path | None:
+    r"""Returns where a relative path exists: in the working directory, or else beside the packages
+    of the project; `None` if in neither.
+
+    Arguments:
+        path: The path of a file or a folder.
+    """
+    return next((place for place in (Path(path), ROOT / path) if place.exists()), None)
+
+
+def holds_weights(path: str | Path) -> bool:
+    r"""Returns whether a file holds shipped weights, by what it says of itself."""
+    if Path(path).suffix != ".safetensors" or (file := find(path)) is None:
+        return False
+    try:
+        with safe_open(file, framework="pt") as content:
+            return SCHEMA in (content.metadata() or {})
+    except SafetensorError:
+        return False
+
+
+def pack(state: dict[str, Any], half: bool = False, **facts: Any) -> bytes:
+    r"""Returns the content of the file; the same checkpoint gives the same bytes.
+
+    Kept are the weights of the one part that a stage trains: the denoiser, or else the maps. All
+    other parts come from their recipes.
+
+    Arguments:
+        state: What `read_checkpoint` returned.
+        half: Whether to round kernels and matrices to float16. Vectors stay as they are, and the
+            forward map too: its bits tell the space of a diffusion model.
+        facts: What else to say of the training.
+
+    Raises:
+        InputError: If there is no recipe of the part, or a weight is too large for float16.
+    """
+    recipes = state.get("hyper_parameters", {})
+    part = "denoiser" if "denoiser" in recipes else "mirror"
+    if not isinstance(recipes.get(part), dict):
+        raise InputError(
+            f"A checkpoint without the recipe of its {part} cannot be shipped: train it from the "
+            f"command line, which keeps the recipes."
+        )
+    weights = {
+        name: _rounded(name, weight) if half else weight.contiguous()
+        for name, weight in state["state_dict"].items()
+        if name.startswith(f"{part}.")
+    }
+    counts = {k: c for k, c in state.get("callbacks", {}).items() if "per_step" in c}
+    kept = {key: state.get(key) for key in ("global_step", "hyper_parameters", "provenance")}
+    return save(weights, {SCHEMA: json.dumps({**kept, "callbacks": counts, **facts})})
+
+
+def unpack(path: str | Path) -> dict[str, Any]:
+    r"""Reads a file of shipped weights, in the structure of a checkpoint; `shipped` is its path.
+
+    Arguments:
+        path: The path of the file.
+
+    Raises:
+        InputError: If it holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as content:
+            about = json.loads((content.metadata() or {})[SCHEMA])
+            weights = {name: content.get_tensor(name) for name in content.keys()}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} holds no shipped weights: give a file of `namm ship`, or a checkpoint."
+        ) from error
+    whole = {k: w.float() if w.dtype == torch.float16 else w for k, w in weights.items()}
+    return {**about, "state_dict": whole, "shipped": str(path)}
+
+
+def _rounded(name: str, weight: Tensor) -> Tensor:
+    if weight.dtype != torch.float32 or weight.ndim < 2 or ".forward_map." in name:
+        return weight.contiguous()
+    half = weight.half().contiguous()
+    if not half.isfinite().all():
+        raise InputError(
+            f"{name} reaches {weight.abs().max():.3g}, too much for float16: ship without --half."
+        )
+    return half
