@@ -216,8 +216,10 @@ class Provenance(L.Callback):
         self.own = {}
         if isinstance(constraint := getattr(pl_module, "constraint", None), Constraint):
             self.own["constraint"] = describe_constraint(constraint)
-        if data is not None and hasattr(data, "sha256"):
-            self.own |= {"shape": list(data.shape), "data": data.sha256}
+        if data is not None and hasattr(data, "shape"):
+            self.own["shape"] = list(data.shape)
+            if hasattr(data, "sha256"):  # which data that are only tested on have none of
+                self.own["data"] = data.sha256
             self._compare_data(describe_constraint(data.constraint))
             if isinstance(constraint, Constraint) and not self.force:
                 data.check(constraint)

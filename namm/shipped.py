@@ -197,9 +197,9 @@ def card(
         f"{' --half' if half else ''}`.",
         f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy `{kind}` with "
         f"{json.dumps(constraint)}, of `{data.get('class_path', 'a data module')}` with "
-        f"{json.dumps(made)}; the hash of the fields is `{about.get('data', 'not known')}`. A "
-        "stage on other fields is refused. Where the same simulation differs in its last bits, "
-        "on another processor, the command of a stage takes `--force` to go on.",
+        f"{json.dumps(made)}; the hash of the fields is `{about.get('data', 'not known')}`, which "
+        "another processor may not reproduce to the bit. A stage with another constraint or on "
+        "fields of another shape is refused.",
         "**Training.**",
         "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
         *_generation(runs),

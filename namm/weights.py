@@ -95,6 +95,8 @@ def unpack(path: str | Path) -> dict[str, Any]:
             f"{path} holds no shipped weights: give a file of `namm ship`, or a checkpoint."
         ) from error
     whole = {k: w.float() if w.dtype == torch.float16 else w for k, w in weights.items()}
+    # the same simulation may differ in its last bits on another processor, and so does its hash
+    (about.get("provenance") or {}).pop("data", None)
     return {**about, "state_dict": whole, "shipped": str(path)}
 
 

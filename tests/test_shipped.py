@@ -89,8 +89,10 @@ def test_parts_of_other_stages_come_from_the_files_beside(problem: Path) -> None
 def test_file_reads_as_its_checkpoint(problem: Path, stage: str) -> None:
     ours, theirs = read_checkpoint(file(stage)), read_checkpoint(last(stage))
 
-    for key in ("global_step", "provenance"):
-        assert ours[key] == theirs[key]
+    assert ours["global_step"] == theirs["global_step"]
+    # another processor may simulate other bits
+    assert theirs["provenance"].pop("data")
+    assert ours["provenance"] == theirs["provenance"]
     assert ours["hyper_parameters"].keys() == theirs["hyper_parameters"].keys()
     assert Flops._spent(file(stage)) == Flops._spent(last(stage)) > 0
     assert "optimizer_states" not in ours and "current_model_state" not in ours
@@ -314,15 +316,17 @@ def test_pretrained_run_scores_what_the_run_that_trained_did(
         Path(file("finetune")).write_bytes(whole)
 
 
-def test_provenance_refuses_other_data(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_provenance_refuses_data_of_another_shape(
+    problem: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = ["../trainer", "tiny/trainer", "data", "tiny/data", "generation", "tiny/generation"]
     argv = ["test", *(arg for name in names for arg in ("-c", f"configs/burgers/{name}.yaml"))]
     argv += ["--trainer.logger.version=other", "--data.init_args.file=data/other.h5"]
-    argv += ["--data.init_args.seed=1"]
+    argv += ["--data.init_args.points=16"]
     argv += [f"--model.init_args.denoiser.init_args.checkpoint={file('dm')}"]
 
     assert main(argv) == 1
-    assert f"The checkpoint {file('dm')} has data " in capsys.readouterr().err
+    assert f"The checkpoint {file('dm')} has shape " in capsys.readouterr().err
 
 
 def test_parameters_in_a_tuple_are_compared_after_they_were_shipped() -> None:

@@ -1,0 +1,313 @@
+r"""How fast a training step and a solver step are, beside what the machine could do.
+
+Operations are counted by PyTorch's formulas; the floor is their number divided by the measured
+rate of large float32 matrix products, on the same threads in the same run. The plain form of a
+NAMM step is that of the method as it is written: two passes of f, a gradient of the potential by
+automatic differentiation, paddings by `torch.nn.functional.pad`, contiguous weights. Its losses
+must be ours.
+
+    python benchmarks/speed.py --threads 2
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import namm.padding
+from constraints import Burgers
+from datamodules import BurgersData
+from inverse import DPS, Pullback, Select
+from mdm import DDIM, MDM, DiffusersDenoiser
+from namm import (
+    ICNN,
+    CountFlops,
+    IdentityMirror,
+    Mirror,
+    MirrorMap,
+    PatchNet,
+    ResNet,
+    mirror_losses,
+)
+
+SHAPE = (1, 64, 64)
+
+
+def median(run: Callable[[], Any], repeats: int) -> float:
+    r"""Returns the median of the seconds of some runs after a first one."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def rate(dtype: torch.dtype, repeats: int) -> float:
+    r"""Returns the operations per second of products of matrices of 2048 rows."""
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
+    return 2 * 2048**3 / median(lambda: a @ b, repeats)
+
+
+class PlainForward(nn.Module):
+    r"""Creates the map of an `ICNN` whose gradient is left to automatic differentiation."""
+
+    def __init__(self, icnn: ICNN) -> None:
+        super().__init__()
+        self.icnn = icnn
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_in = x if x.requires_grad else x.detach().requires_grad_()
+        potential = self.icnn.potential(x_in).sum()
+        (slope,) = torch.autograd.grad(potential, x_in, create_graph=True)
+        return (1 - self.icnn.strength) * slope + self.icnn.strength * x
+
+
+def plain_pad(x: Tensor, width: Sequence[int], padding: Sequence[Any]) -> Tensor:
+    r"""Pads the axes one after the other by `torch.nn.functional.pad`."""
+    (h, w), (mode_h, mode_w) = width, padding
+    return F.pad(F.pad(x, (0, 0, h, h), mode=mode_h), (w, w, 0, 0), mode=mode_w)
+
+
+def plain_loss(mirror: MirrorMap, constraint: Burgers, x: Tensor, noise: Tensor) -> Tensor:
+    r"""Returns the loss of a mirror map, term by term as it is written."""
+    g = PlainForward(mirror.forward_map)  # type: ignore[arg-type]
+    f = mirror.inverse_map
+    y = g(x)
+    y_noisy = y + noise
+    x_clean, x_noisy = f(y), f(y_noisy)
+    cycle = (x_clean - x).abs().mean() + (g(x_noisy) - y_noisy).abs().mean()
+    with torch.no_grad():
+        constraint(x_clean)
+    return cycle / 2 + constraint(x_noisy).mean() + 1e-3 * mirror.regulariser(x, y)
+
+
+def our_loss(mirror: MirrorMap, constraint: Burgers, x: Tensor, noise: Tensor) -> Tensor:
+    r"""Returns the same loss as the stage computes it."""
+    terms = mirror_losses(mirror, constraint, x, noise)
+    cycle = terms["cycle_forward"] + terms["cycle_inverse"]
+    return cycle / 2 + terms["constraint"] + 1e-3 * terms["regulariser"]
+
+
+def unet(patch: int, widths: Sequence[int], layers: int, attention: int) -> DiffusersDenoiser:
+    r"""Returns a denoiser with attention at one level."""
+    from diffusers import UNet2DModel
+
+    levels = ["Attn" if k == attention else "" for k in range(len(widths))]
+    net = UNet2DModel(
+        in_channels=patch**2,
+        out_channels=patch**2,
+        layers_per_block=layers,
+        block_out_channels=widths,
+        down_block_types=[f"{level}DownBlock2D" for level in levels],
+        up_block_types=[f"{level}UpBlock2D" for level in levels[::-1]],
+        norm_num_groups=8,
+    )
+    return DiffusersDenoiser(net, patch=patch)
+
+
+def trained_maps(bfloat16: bool = False) -> MirrorMap:
+    r"""Returns maps of the size that is trained on two cores."""
+    return MirrorMap(ICNN(1, 8, 1), PatchNet(1, 4, 64, 6, 16, 2, bfloat16=bfloat16))
+
+
+def paper_maps() -> MirrorMap:
+    r"""Returns maps of the size of the paper, without dropout, so that losses can be compared."""
+    return MirrorMap(ICNN(1, 32, 3), ResNet(1, 64, 6, dropout=0.0, softplus=True))
+
+
+class Table:
+    r"""Creates the table of what was measured.
+
+    Arguments:
+        repeats: The number of runs of each measurement.
+    """
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+        self.rates = {
+            str(dtype).removeprefix("torch."): rate(dtype, 2 * repeats)
+            for dtype in (torch.float32, torch.bfloat16)
+        }
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, what: str, run: Callable[[], Any]) -> float:
+        r"""Measures, adds a row, and returns the seconds."""
+        with CountFlops() as counter:
+            run()
+        seconds = median(run, self.repeats)
+        floor = counter.flops / self.rates["float32"]
+        self.rows.append(
+            {
+                "step": what,
+                "GFLOP": counter.flops / 1e9,
+                "floor, s": floor,
+                "measured, s": seconds,
+                "measured / floor": seconds / floor,
+            }
+        )
+        print(self.rows[-1], flush=True)
+        return seconds
+
+
+def maps(table: Table, name: str, make: Callable[[], MirrorMap], batch: int) -> dict[str, float]:
+    r"""Measures the plain and our step of the same maps, whose losses must agree to 1e-5."""
+    torch.manual_seed(0)
+    ours = make().train()
+    plain = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    constraint = Burgers(dt=0.125)
+    x, noise = torch.rand(batch, *SHAPE), 0.1 * torch.randn(batch, *SHAPE)
+
+    def step(loss: Callable[..., Tensor], mirror: MirrorMap) -> float:
+        mirror.zero_grad()
+        value = loss(mirror, constraint, x, noise)
+        value.backward()
+        return value.item()
+
+    with patch.object(namm.padding, "pad", plain_pad):
+        expected = step(plain_loss, plain)
+        before = table.add(
+            f"NAMM, {name}, batch {batch}, plain form", lambda: step(plain_loss, plain)
+        )
+    difference = abs(step(our_loss, ours) / expected - 1)
+    if difference > 1e-5:
+        raise RuntimeError(
+            f"The losses of the two forms differ by {difference:.1e} of themselves."
+        )
+    after = table.add(f"NAMM, {name}, batch {batch}", lambda: step(our_loss, ours))
+    return {"times faster": before / after, "difference of the losses": difference}
+
+
+def denoiser(table: Table, name: str, net: DiffusersDenoiser, batch: int) -> float:
+    r"""Measures a step of the diffusion model, and returns its seconds."""
+    stage = MDM(net).train()
+    batch_of = {"x": torch.rand(batch, *SHAPE), "index": torch.arange(batch)}
+
+    def step() -> None:
+        stage.zero_grad()
+        stage.losses(batch_of, "speed")["loss"].backward()
+
+    return table.add(f"MDM, {name}, batch {batch}", step)
+
+
+def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10) -> float:
+    r"""Measures DPS, and the calls and products that it cannot do without, and returns the share
+    of its time that is spent on anything else."""
+    net = unet(2, (64, 64, 64), 1, 2).eval().requires_grad_(False)
+    mirror = mirror.eval().requires_grad_(False)
+    select = Select(dim=-1, index=8, size=64, std=0.2)
+    m = select(torch.rand(batch, *SHAPE))
+    identity = isinstance(mirror, IdentityMirror)
+    operator = select if identity else Pullback(select, mirror)
+    dps = DPS(transition=DDIM(steps=steps))
+    seeds = list(range(batch))
+    times = torch.linspace(0.99, 0.01, steps)
+    y_t = torch.randn(batch, *SHAPE, requires_grad=True)
+
+    def bare() -> None:
+        for t in times:
+            y_hat = net(y_t, t)
+            misfit = (m - select(mirror.inverse(y_hat))).square().sum()
+            torch.autograd.grad(misfit, y_t)
+
+    least = table.add(f"{steps} bare calls and products, {name}, batch {batch}", bare)
+    run = table.add(
+        f"{steps} steps of DPS, {name}, batch {batch}",
+        lambda: dps(net, operator, m, SHAPE, seeds),
+    )
+    return run / least - 1
+
+
+def loading(batch: int, count: int = 100) -> float:
+    r"""Returns the seconds in which a batch of fields comes from their file."""
+    data = BurgersData(
+        Burgers(dt=0.125),
+        file="data/burgers.h5",
+        sizes={"train": 10000, "val": 1000, "test": 1000},
+        batch_size=batch,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    batches = iter(data.train_dataloader())
+    next(batches)
+    start = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return (time.perf_counter() - start) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/speed"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    table = Table(options.repeats)
+    faster = {
+        "paper": maps(table, "sizes of the paper", paper_maps, 16),
+        "trained": maps(table, "trained sizes", trained_maps, 8),
+    }
+    # what a machine makes of bfloat16 is not known before it is tried
+    mirror, constraint = trained_maps(bfloat16=True).train(), Burgers(dt=0.125)
+    x, noise = torch.rand(8, *SHAPE), 0.1 * torch.randn(8, *SHAPE)
+    table.add(
+        "NAMM, trained sizes, batch 8, bfloat16",
+        lambda: our_loss(mirror, constraint, x, noise).backward(),
+    )
+    denoiser(table, "sizes of the paper", unet(1, (64, 128, 128, 128), 4, 2), 4)
+    step = denoiser(table, "trained sizes", unet(2, (64, 64, 64), 1, 2), 16)
+    overhead = {
+        "data space": solver(table, "data space", IdentityMirror(), 8),
+        "mirror space": solver(table, "mirror space", trained_maps(), 8),
+    }
+    shares = {"NAMM": loading(8) / table.rows[3]["measured, s"], "MDM": loading(16) / step}
+    facts = {"rates": table.rates, "plain form": faster, "overhead": overhead, "loading": shares}
+    write(options, table, facts)
+
+
+def write(options: argparse.Namespace, table: Table, facts: dict[str, Any]) -> None:
+    r"""Writes the table and what follows from it, in words and as numbers."""
+    command = f"python benchmarks/speed.py --threads {options.threads} --repeats {options.repeats}"
+    keys = list(table.rows[0])
+    lines = [keys, ["---"] * len(keys)]
+    lines += [
+        [v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in table.rows
+    ]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rates = ", ".join(f"{v / 1e9:.0f} in {k}" for k, v in facts["rates"].items())
+    faster = ", ".join(
+        f"{v['times faster']:.2f} times at {k} sizes"
+        f" (losses {v['difference of the losses']:.0e} apart)"
+        for k, v in facts["plain form"].items()
+    )
+    overhead, shares = (
+        ", ".join(f"{100 * v:.1f} % ({k})" for k, v in facts[key].items())
+        for key in ("overhead", "loading")
+    )
+    notes = f"""`{command}`, medians of {options.repeats}.
+
+Matrix products run at {rates} GFLOP/s. Ours is faster than the plain form {faster}.
+A solver spends beyond its bare calls and products {overhead} of them. Loading a batch
+takes {shares} of a step."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.md").write_text(f"{notes}\n\n{text}\n")
+    (options.out / "results.json").write_text(
+        json.dumps({"command": command, "rows": table.rows, **facts}, indent=1)
+    )
+    print(notes)
+
+
+if __name__ == "__main__":
+    main()
