@@ -322,7 +322,7 @@ def test_provenance_refuses_data_of_another_shape(
     names = ["../trainer", "tiny/trainer", "data", "tiny/data", "generation", "tiny/generation"]
     argv = ["test", *(arg for name in names for arg in ("-c", f"configs/burgers/{name}.yaml"))]
     argv += ["--trainer.logger.version=other", "--data.init_args.file=data/other.h5"]
-    argv += ["--data.init_args.points=16"]
+    argv += ["--data.init_args.points=24"]
     argv += [f"--model.init_args.denoiser.init_args.checkpoint={file('dm')}"]
 
     assert main(argv) == 1
