@@ -198,9 +198,6 @@ class PatchNet(nn.Module):
         blocks: The number of residual blocks on the coarse grid.
         detail: The number of filters at full resolution.
         finish: The number of 5x5 convolutions at full resolution before the last.
-        gate: Whether the features before the last convolution are scaled by a function of their
-            means over the field, for constraints that are a number of the whole field: what a
-            convolution sums up to is linear in these means.
         bfloat16: Whether the coarse grid computes in bfloat16 while training, where most of the
             operations are. Evaluation is in full precision.
         padding: The padding modes of the last two axes.
@@ -214,7 +211,6 @@ class PatchNet(nn.Module):
         blocks: int = 6,
         detail: int = 24,
         finish: int = 2,
-        gate: bool = False,
         bfloat16: bool = False,
         padding: Sequence[Padding] = ("circular", "replicate"),
     ) -> None:
@@ -237,10 +233,9 @@ class PatchNet(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(finish):
             layers += [nn.SiLU(), AxisConv2d(detail, detail, 5, padding=padding)]
-        layers.append(nn.SiLU())
-        if gate:
-            layers.append(_Gate(detail))
-        self.finish = nn.Sequential(*layers, AxisConv2d(detail, channels, 5, padding=padding))
+        self.finish = nn.Sequential(
+            *layers, nn.SiLU(), AxisConv2d(detail, channels, 5, padding=padding)
+        )
         # convolutions with few channels are faster so, group normalisation has no tangent so
         for part in (self.stem, self.finish):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -264,18 +259,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.inner(x)
-
-
-class _Gate(nn.Module):
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        last = nn.Linear(4 * features, features)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.scale = nn.Sequential(nn.Linear(features, 4 * features), nn.SiLU(), last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (1 + self.scale(x.mean(dim=(-2, -1))))[..., None, None]
 
 
 def _check_stride(y: Tensor, stride: int) -> None:
