@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
 }
 
 
-def unet(patch: int, widths: list[int], attention: int, layers: int = 1) -> torch.nn.Module:
+def unet(patch: int, widths: Sequence[int], attention: int, layers: int = 1) -> DiffusersDenoiser:
     r"""Returns a denoiser on patches, with attention at one level."""
     from diffusers import UNet2DModel
 
@@ -69,7 +69,7 @@ def unet(patch: int, widths: list[int], attention: int, layers: int = 1) -> torc
     return DiffusersDenoiser(net, patch=patch)
 
 
-DENOISERS: dict[str, Callable[[], torch.nn.Module]] = {
+DENOISERS: dict[str, Callable[[], DiffusersDenoiser]] = {
     "patch 2, 32-64-128": lambda: unet(2, [32, 64, 128], 2),
     "patch 2, 64-128-128": lambda: unet(2, [64, 128, 128], 2),
     "patch 2, 48-96-128, 2 layers": lambda: unet(2, [48, 96, 128], 2, 2),
@@ -80,6 +80,15 @@ DENOISERS: dict[str, Callable[[], torch.nn.Module]] = {
     "patch 1, 32-64-64-64": lambda: unet(1, [32, 64, 64, 64], 3),
     "patch 1, 32-64-128-128": lambda: unet(1, [32, 64, 128, 128], 3),
 }
+
+
+def burgers_data(**options: Any) -> BurgersData:
+    r"""Returns the data of `configs/burgers`, simulated where they are missing."""
+    sizes = {"train": 10000, "val": 1000, "test": 1000}
+    data = BurgersData(Burgers(dt=0.125), file="data/burgers.h5", sizes=sizes, **options)
+    data.prepare_data()
+    data.setup("fit")
+    return data
 
 
 def batches(data: BurgersData, size: int) -> Any:
@@ -163,12 +172,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    constraint = Burgers(dt=0.125)
-    data = BurgersData(
-        constraint, file="data/burgers.h5", sizes={"train": 10000, "val": 1000, "test": 1000}
-    )
-    data.prepare_data()
-    data.setup("fit")
+    data = burgers_data()
+    constraint = data.constraint
     held = data.fields["val"]
     x = torch.stack([held[i]["x"] for i in range(128)])
     n = torch.randn(x.shape, generator=torch.Generator().manual_seed(options.seed))

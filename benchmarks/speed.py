@@ -13,6 +13,7 @@ import argparse
 import copy
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import namm.padding
-from constraints import Burgers
-from datamodules import BurgersData
-from inverse import DPS, Pullback, Select
-from mdm import DDIM, MDM, DiffusersDenoiser
-from namm import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import namm.padding  # noqa: E402
+from benchmarks.search import burgers_data, unet  # noqa: E402
+from constraints import Burgers  # noqa: E402
+from inverse import DPS, Pullback, Select  # noqa: E402
+from mdm import DDIM, MDM, DiffusersDenoiser  # noqa: E402
+from namm import (  # noqa: E402
     ICNN,
     CountFlops,
     IdentityMirror,
@@ -97,23 +100,6 @@ def our_loss(mirror: MirrorMap, constraint: Burgers, x: Tensor, noise: Tensor) -
     terms = mirror_losses(mirror, constraint, x, noise)
     cycle = terms["cycle_forward"] + terms["cycle_inverse"]
     return cycle / 2 + terms["constraint"] + 1e-3 * terms["regulariser"]
-
-
-def unet(patch: int, widths: Sequence[int], layers: int, attention: int) -> DiffusersDenoiser:
-    r"""Returns a denoiser with attention at one level."""
-    from diffusers import UNet2DModel
-
-    levels = ["Attn" if k == attention else "" for k in range(len(widths))]
-    net = UNet2DModel(
-        in_channels=patch**2,
-        out_channels=patch**2,
-        layers_per_block=layers,
-        block_out_channels=widths,
-        down_block_types=[f"{level}DownBlock2D" for level in levels],
-        up_block_types=[f"{level}UpBlock2D" for level in levels[::-1]],
-        norm_num_groups=8,
-    )
-    return DiffusersDenoiser(net, patch=patch)
 
 
 def trained_maps(bfloat16: bool = False) -> MirrorMap:
@@ -203,7 +189,7 @@ def denoiser(table: Table, name: str, net: DiffusersDenoiser, batch: int) -> flo
 def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10) -> float:
     r"""Measures DPS, and the calls and products that it cannot do without, and returns the share
     of its time that is spent on anything else."""
-    net = unet(2, (64, 64, 64), 1, 2).eval().requires_grad_(False)
+    net = unet(2, (64, 64, 64), 2).eval().requires_grad_(False)
     mirror = mirror.eval().requires_grad_(False)
     select = Select(dim=-1, index=8, size=64, std=0.2)
     m = select(torch.rand(batch, *SHAPE))
@@ -230,14 +216,7 @@ def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10)
 
 def loading(batch: int, count: int = 100) -> float:
     r"""Returns the seconds in which a batch of fields comes from their file."""
-    data = BurgersData(
-        Burgers(dt=0.125),
-        file="data/burgers.h5",
-        sizes={"train": 10000, "val": 1000, "test": 1000},
-        batch_size=batch,
-    )
-    data.prepare_data()
-    data.setup("fit")
+    data = burgers_data(batch_size=batch)
     batches = iter(data.train_dataloader())
     next(batches)
     start = time.perf_counter()
@@ -266,8 +245,8 @@ def main() -> None:
         "NAMM, trained sizes, batch 8, bfloat16",
         lambda: our_loss(mirror, constraint, x, noise).backward(),
     )
-    denoiser(table, "sizes of the paper", unet(1, (64, 128, 128, 128), 4, 2), 4)
-    step = denoiser(table, "trained sizes", unet(2, (64, 64, 64), 1, 2), 16)
+    denoiser(table, "sizes of the paper", unet(1, (64, 128, 128, 128), 2, 4), 4)
+    step = denoiser(table, "trained sizes", unet(2, (64, 64, 64), 2), 16)
     overhead = {
         "data space": solver(table, "data space", IdentityMirror(), 8),
         "mirror space": solver(table, "mirror space", trained_maps(), 8),

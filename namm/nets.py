@@ -106,12 +106,11 @@ class ICNN(nn.Module):
 
     @torch.no_grad()
     def _slopes(self, q: Tensor, free: Tensor) -> list[Tensor]:
-        terms = (q.square() + free).chunk(len(self.convex) + 1, dim=1)
-        u = terms[0]
-        slopes = [0.2 + 0.8 * (u > 0).to(u)]
-        for conv, term in zip(self.convex, terms[1:], strict=True):
+        first, *terms = (q.square() + free).chunk(len(self.convex) + 1, dim=1)
+        u, slopes = first, [_slope(first)]
+        for conv, term in zip(self.convex, terms, strict=True):
             u = conv(u * slopes[-1]) + term
-            slopes.append(0.2 + 0.8 * (u > 0).to(u))
+            slopes.append(_slope(u))
         return slopes
 
     def excess(self, x: Tensor, y: Tensor) -> Tensor:
@@ -250,6 +249,11 @@ class PatchNet(nn.Module):
             z = F.pixel_unshuffle(F.silu(h), self.patch).contiguous()
             z = self.up(self.blocks(self.down(z)))
         return self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))
+
+
+def _slope(u: Tensor) -> Tensor:
+    # of the leaky ReLU
+    return 0.2 + 0.8 * (u > 0).to(u)
 
 
 class _Residual(nn.Module):

@@ -123,16 +123,23 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def problem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    r"""A folder with the configurations of Burgers and a scale of seconds, where all has run."""
-    folder = tmp_path_factory.mktemp("chain")
+def write_tiny(folder: Path) -> Path:
+    r"""Copies the configurations into a folder, with a scale of seconds for Burgers, and returns
+    the folder of that problem."""
     shutil.copytree(CONFIGS, folder / "configs")
     scale = folder / "configs" / "burgers" / "tiny"
     scale.mkdir()
     shutil.copy(scale.parent / "constraint.yaml", scale)
     for name, content in TINY.items():
         (scale / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return scale.parent
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    r"""A folder with the configurations of Burgers and a scale of seconds, where all has run."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_tiny(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["run", "configs/burgers", "--scale", "tiny"]) is None

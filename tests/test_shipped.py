@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 from torch import nn
 
@@ -21,7 +20,7 @@ from namm.checkpoint import build_part, read_checkpoint, space
 from namm.report import compute, shipped, training
 from namm.weights import holds_weights, pack
 from problems import tiny_mirror
-from test_chain import CONFIGS, TINY
+from test_chain import write_tiny
 
 RUNS, SHIPPED = Path("runs/burgers-tiny"), Path("pretrained/burgers")
 STAGES = ("namm", "mdm", "finetune", "dm")
@@ -32,12 +31,7 @@ TEST = ["run", "configs/burgers", "--scale", "tiny"]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     r"""A folder in which the four stages of a tiny problem are trained and shipped."""
     folder = tmp_path_factory.mktemp("shipped")
-    shutil.copytree(CONFIGS, folder / "configs")
-    scale = folder / "configs" / "burgers" / "tiny"
-    scale.mkdir()
-    shutil.copy(scale.parent / "constraint.yaml", scale)
-    for name, content in TINY.items():
-        (scale / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    write_tiny(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main([*TEST, "--to", "dm"]) is None

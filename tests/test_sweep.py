@@ -14,7 +14,7 @@ from benchmarks import ablations, compute, sweep
 from benchmarks.sweep import Chain, chain_stages, summary, table
 from constraints import InputError
 from namm.run import Stage, entries, flat, plan
-from test_chain import CONFIGS, TINY
+from test_chain import write_tiny
 
 METHODS = ["DM", "DM, then f(g(.))", "MDM", "MDM, fine-tuned"]
 
@@ -24,12 +24,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Stage]]
     """A folder with the configurations of Burgers and a scale of seconds, and its stages."""
 
     folder = tmp_path_factory.mktemp("sweep")
-    shutil.copytree(CONFIGS, folder / "configs")
-    problem = folder / "configs" / "burgers"
-    (problem / "tiny").mkdir()
-    shutil.copy(problem / "constraint.yaml", problem / "tiny")
-    for name, content in TINY.items():
-        (problem / "tiny" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    problem = write_tiny(folder)
     listed = dict(entries(problem / "run.yaml"))
     listed = {name: listed[name] for name in compute.STAGES}
     (problem / "run.yaml").write_text(yaml.safe_dump({"stages": listed}, sort_keys=False))
