@@ -1,8 +1,8 @@
 r"""Does the answer for one measurement depend on the company it is solved in?
 
-    python benchmarks/invariance.py runs/burgers-demo [--out docs/results/burgers-demo-solvers]
+    python benchmarks/invariance.py [configs/burgers --scale demo] [--fields 16]
 
-solves 16 measurements of test fields with every solver on the trained networks of a run, in data
+solves measurements of test fields with every solver on the trained networks of a run, in data
 space and in mirror space: all together, one of them alone, all together again, and shared by two
 gloo processes. Written are the largest absolute differences of the answers, whose size is about 1,
 in float32 and, to tell rounding from the rest, in float64. Chains are shortened to 20 steps.
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.solvers import SOLVERS, SPACES, Tuner, recipe  # noqa: E402
 from namm.checkpoint import build_part  # noqa: E402
+from namm.run import Stage, plan  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -44,20 +45,20 @@ def solve(bench: Tuner, name: str, part: slice) -> Tensor:
     return solver(bench.denoiser, bench.operator, m, bench.shape, seeds).mean
 
 
-def load(runs: Path, space: str, dtype: torch.dtype, fields: int) -> Tuner:
+def load(stage: Stage, dtype: torch.dtype, fields: int) -> Tuner:
     r"""Returns networks and measurements in a precision."""
-    bench = Tuner(runs, space, fields, seed=2, split="test")
+    bench = Tuner(stage, fields, seed=2, split="test")
     bench.denoiser.to(dtype)
     bench.operator.to(dtype)
     bench.m = bench.m.to(dtype)
     return bench
 
 
-def share(rank: int, runs: Path, fields: int, folder: Path) -> None:
+def share(rank: int, stages: dict[str, Stage], fields: int, folder: Path) -> None:
     r"""Solves every other measurement in one of two processes, and gathers the answers."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    benches = {space: load(runs, space, torch.float64, fields) for space in SPACES}
+    benches = {space: load(stage, torch.float64, fields) for space, stage in stages.items()}
     store = distributed.FileStore(str(folder / "store"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     answers = {}
@@ -76,16 +77,19 @@ def share(rank: int, runs: Path, fields: int, folder: Path) -> None:
 def main() -> None:
     r"""Measures, and writes a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, help="the folder of a run of configs/burgers at demo")
+    parser.add_argument("problem", type=Path, nargs="?", default=Path("configs/burgers"))
+    parser.add_argument("--scale", default="demo", help="the scale of the run, as of `namm run`")
     parser.add_argument("--out", type=Path, default=Path("docs/results/burgers-demo-solvers"))
     parser.add_argument("--fields", type=int, default=16, help="the number of measurements, even")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    planned = {stage.name: stage for stage in plan(options.problem, options.scale)}
+    stages = {space: planned[name] for space, name in SPACES.items()}
     found: dict[str, dict[str, float]] = {}
     answers: dict[str, Tensor] = {}
-    for space in SPACES:
+    for space, stage in stages.items():
         for precision, dtype in DTYPES.items():
-            bench = load(options.runs, space, dtype, options.fields)
+            bench = load(stage, dtype, options.fields)
             for name in SOLVERS:
                 row = found.setdefault(f"{space}/{name}", {})
                 together, again = (solve(bench, name, slice(None)) for _ in range(2))
@@ -96,7 +100,7 @@ def main() -> None:
                 answers[f"{space}/{name}"] = together  # float64 at last
                 print(space, name, row, flush=True)
     (folder := options.out / "processes").mkdir(exist_ok=True)
-    multiprocessing.spawn(share, (options.runs, options.fields, folder), nprocs=2)
+    multiprocessing.spawn(share, (stages, options.fields, folder), nprocs=2)
     for key, both in torch.load(folder / "answers.pt", weights_only=True).items():
         found[key]["two processes, float64"] = float((answers[key] - both).abs().max())
     for file in folder.iterdir():

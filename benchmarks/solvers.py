@@ -1,17 +1,21 @@
 r"""Every solver on the same trained networks, in data space and in mirror space.
 
-    python benchmarks/solvers.py runs/burgers-demo [--out runs/burgers-demo-solvers]
+    namm run configs/burgers --scale demo --to dm
+    python benchmarks/solvers.py [configs/burgers --scale demo] [--only DPS C-PiGDM Trust] [--long]
 
-takes the networks of a run (`namm run configs/burgers --scale demo`), and for each solver and each
-space makes two rows: with the published step size, and with one tuned on fields of the validation
-split until the reduced chi2 is 1. Every row is the plain command `namm test` that is printed, on
-fields of the test split; `namm report` gathers them. All have about the same number of calls of
-the denoiser, but for the pseudo-inverse ones, which have 20, and the reference of 1000.
+takes the networks of a run, and for each solver and each space makes two rows: with the published
+step size, and with one tuned on fields of the validation split until the reduced chi2 is 1. DPS
+in data space has a third, whose weight of the constraint is tuned too. Every row is the plain
+command `namm test` that is printed, on fields of the test split; `namm report` gathers them. A
+sample takes 100 calls of the denoiser or fewer, 20 of the pseudo-inverse ones, and 1000 in a row
+on request.
 """
 
 import argparse
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -19,16 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import derive_seed
+from constraints import Constraint, derive_seed
 from datamodules import FieldDataset
 from inverse import Pullback
-from mdm import load_denoiser
-from namm import cli, load_mirror
+from namm import cli
 from namm.checkpoint import build_part
 from namm.report import report
+from namm.run import Stage, plan
 
-LAST = "checkpoints/last.ckpt"
-SPACES = {"data": "dm", "mirror": "mdm"}
+SPACES = {"data": "inverse/dps", "mirror": "inverse/mirror_dps"}  # and the stages they take
 
 
 def ddim(steps: int, eta: float = 1.0, start: float = 1.0) -> dict[str, Any]:
@@ -65,81 +68,68 @@ SOLVERS: dict[str, tuple[str, str, float, dict[str, Any]]] = {
         },
     ),
 }
-CONFIGURED = 40.0  # the weight in configs/burgers/pigdm.yaml
-REFERENCE = {
+LONG = {
     "class_path": "inverse.DPS",
     "init_args": {"zeta": 0.05, "transition": ddim(1000)},
 }
 
 
-def recipe(name: str, value: float) -> dict[str, Any]:
-    r"""Returns the class path and the arguments of a solver at a value of its parameter."""
-    kind, parameter, _, fixed = SOLVERS[name]
-    return {"class_path": f"inverse.{kind}", "init_args": {**fixed, parameter: value}}
-
-
-def command(runs: Path, out: Path, space: str, method: str, solver: dict[str, Any]) -> list[str]:
-    r"""Returns the arguments of `namm` that evaluate a solver on test fields.
+def recipe(name: str, value: float, **more: Any) -> dict[str, Any]:
+    r"""Returns the class path and the arguments of a solver at a value of its parameter.
 
     Arguments:
-        runs: The folder of the run whose networks are used.
-        out: The folder of the results.
-        space: `data` or `mirror`.
-        method: The name of the method in the results.
-        solver: The class path and the arguments of the solver.
+        name: The solver.
+        value: The value.
+        more: Further arguments.
     """
-    argv = ["test"]
-    for file in ("trainer", "burgers/data", "burgers/inverse"):
-        overlay = Path("configs/burgers/demo") / Path(file).name
-        argv += ["-c", f"configs/{file}.yaml", "-c", f"{overlay}.yaml"]
-    argv += [f"--model.init_args.denoiser.init_args.checkpoint={runs}/{SPACES[space]}/{LAST}"]
-    if space == "mirror":
-        argv += ["--model.init_args.mirror=namm.load_mirror"]
-        argv += [f"--model.init_args.mirror.init_args.checkpoint={runs}/finetune/{LAST}"]
-    argv += [f"--model.init_args.solver={json.dumps(solver)}"]
-    argv += [f"--model.init_args.method={method}", f"--model.init_args.task={space} space"]
-    argv += ["--model.init_args.fields=16", "--model.init_args.samples=2"]
-    argv += ["--trainer.logger.save_dir", str(out.parent), "--trainer.logger.name", out.name]
-    return [*argv, "--trainer.logger.version", version(space, method)]
-
-
-def version(space: str, method: str) -> str:
-    r"""Returns the folder of a row."""
-    return f"{space}/{method.replace(' ', '_').replace(',', '')}"
+    kind, parameter, _, fixed = SOLVERS[name]
+    return {"class_path": f"inverse.{kind}", "init_args": {**fixed, parameter: value, **more}}
 
 
 class Tuner:
-    r"""Creates what measures the reduced chi2 of a solver on validation fields.
+    r"""Creates what measures a solver on validation fields.
 
     Arguments:
-        runs: The folder of the run whose networks are used.
-        space: `data` or `mirror`.
+        stage: The stage of `namm run` whose task, networks and space are used.
         fields: The number of fields, with one sample each.
         seed: The seed of the noise, another one than that of the evaluation.
         split: The split of the fields.
     """
 
-    def __init__(
-        self, runs: Path, space: str, fields: int = 8, seed: int = 1, split: str = "val"
-    ) -> None:
-        config = cli.parse(command(runs, runs, space, "tuning", recipe("DPS", 0.05)))
-        self.denoiser = load_denoiser(f"{runs}/{SPACES[space]}/{LAST}").requires_grad_(False)
-        self.operator = operator = build_part(config["model"]["init_args"]["operator"])
-        dataset = FieldDataset(config["data"]["init_args"]["file"], split)
+    def __init__(self, stage: Stage, fields: int = 8, seed: int = 1, split: str = "val") -> None:
+        model, data = (stage.config[key]["init_args"] for key in ("model", "data"))
+        self.denoiser = build_part(model["denoiser"]).requires_grad_(False)
+        self.constraint: Constraint = build_part(model["constraint"])
+        self.operator = operator = build_part(model["operator"])
+        dataset = FieldDataset(data["file"], split)
         x = torch.stack([dataset[i]["x"] for i in range(fields)])
         self.m = operator.measure(x, [derive_seed(seed, "field", i) for i in range(fields)])
         self.seeds = [derive_seed(seed, "solve", i) for i in range(fields)]
         self.shape = tuple(x.shape[1:])
-        if space == "mirror":
-            mirror = load_mirror(f"{runs}/finetune/{LAST}").requires_grad_(False)
+        if model["mirror"] is not None:
+            mirror = build_part(model["mirror"]).requires_grad_(False)
             self.operator = Pullback(operator, mirror)
 
+    def solve(self, solver: dict[str, Any]) -> Tensor:
+        r"""Returns the clean answers of a solver in its space."""
+        return build_part(solver)(
+            self.denoiser, self.operator, self.m, self.shape, self.seeds
+        ).mean
+
+    @torch.no_grad()
     def chi2(self, solver: dict[str, Any]) -> float:
         r"""Returns the reduced chi2 of a solver's answers."""
-        y = build_part(solver)(self.denoiser, self.operator, self.m, self.shape, self.seeds).mean
-        with torch.no_grad():
-            residual: Tensor = (self.m - self.operator(y)) / self.operator.std
+        residual: Tensor = (self.m - self.operator(self.solve(solver))) / self.operator.std
         return float(residual.square().mean())
+
+    def distance(self, solver: dict[str, Any]) -> float:
+        r"""Returns the mean distance of a solver's answers in data space; infinite where they
+        explain the measurement more than a tenth worse than the noise does."""
+        x = self.solve(solver)
+        with torch.no_grad():
+            residual = (self.m - self.operator(x)) / self.operator.std
+            distance = self.constraint(x)
+        return float(distance.mean()) if residual.square().mean() <= 1.1 else math.inf
 
     def tune(self, name: str) -> tuple[float, list[tuple[float, float]]]:
         r"""Returns the value of a solver's parameter whose chi2 is nearest to 1, and all tried:
@@ -147,10 +137,8 @@ class Tuner:
         crossed first, or around the nearest."""
         published = SOLVERS[name][2]
         top = 1.0 if name == "DSG" else math.inf
-        tried = [
-            (value, self.chi2(recipe(name, value)))
-            for value in sorted({min(top, published * 16 ** (k / 3)) for k in range(-3, 4)})
-        ]
+        values = sorted({min(top, value) for value in around(published)})
+        tried = [(value, self.chi2(recipe(name, value))) for value in values]
         for _ in range(10 - len(tried)):
             tried.sort()
             pairs = list(zip(tried[:-1], tried[1:], strict=True))
@@ -162,41 +150,120 @@ class Tuner:
         best, _ = min(tried, key=lambda pair: abs(math.log(max(pair[1], 1e-9))))
         return best, sorted(tried)
 
+    def tune_guided(
+        self, build: Callable[[float, float], dict[str, Any]], zeta: float, weight: float
+    ) -> tuple[tuple[float, float], list[tuple[float, float, float]]]:
+        r"""Returns the step and the weight of constraint-guided DPS with the least distance, and
+        all tried: once, twice and four times the step of DPS, which has to make up for what
+        guidance costs, and seven weights from a sixteenth to 16 times the configured one.
+
+        Arguments:
+            build: The recipe of the solver at a step and a weight.
+            zeta: The step of DPS.
+            weight: The configured weight.
+        """
+        pairs = [(factor * zeta, w) for factor in (1.0, 2.0, 4.0) for w in around(weight)]
+        tried = [(*pair, self.distance(build(*pair))) for pair in pairs]
+        *best, _ = min(tried, key=lambda line: line[2])
+        return (best[0], best[1]), tried
+
+
+def around(value: float) -> list[float]:
+    r"""Returns seven values from a sixteenth to 16 times a value."""
+    return [value * 16 ** (k / 3) for k in range(-3, 4)]
+
+
+class Bench:
+    r"""Creates what evaluates solvers on the networks of a run, and keeps what it tuned.
+
+    Arguments:
+        options: The options.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        stages = {stage.name: stage for stage in plan(options.problem, options.scale)}
+        self.stages = {space: stages[name] for space, name in SPACES.items()}
+        self.solvers = {
+            name: stage.config["model"]["init_args"]["solver"]["init_args"]
+            for name, stage in stages.items()
+            if name.startswith("inverse/")
+        }
+        self.runs = stages["inverse/dps"].runs
+        self.out: Path = options.out or Path(f"{self.runs}-solvers")
+        self.file = self.out / "tuning.json"
+        self.tuning = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.rows = 0
+
+    def tuned(self, key: str, tune: Callable[[], tuple[Any, Any]]) -> Any:
+        r"""Returns the tuned value of a key, and tunes it if that is still to be done."""
+        if key not in self.tuning:
+            value, tried = tune()
+            self.tuning[key] = {"tuned": value, "tried": tried}
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self.tuning, indent=1))
+            print(f"{key}: {value}, of {tried}", flush=True)
+        return self.tuning[key]["tuned"]
+
+    def run(self) -> None:
+        r"""Tunes and evaluates every solver in both spaces."""
+        for space, stage in self.stages.items():
+            tuner = Tuner(stage)
+            for name in (name for name in SOLVERS if name in self.options.only):
+                value = self.tuned(f"{space}/{name}", partial(tuner.tune, name))
+                self.evaluate(space, f"{name}, published", recipe(name, SOLVERS[name][2]))
+                self.evaluate(space, f"{name}, tuned", recipe(name, value))
+                if (space, name) == ("data", "DPS"):
+                    self.guide(tuner, value)
+                if name == "stochastic PiGDM" and "inverse/mirror_pigdm" in self.solvers:
+                    weight = self.solvers["inverse/mirror_pigdm"]["weight"]
+                    self.evaluate(space, f"{name}, pigdm.yaml", recipe(name, weight))
+            if self.options.long:
+                self.evaluate(space, "DPS, 1000 calls", LONG)
+        report(self.out, self.runs)
+
+    def guide(self, tuner: Tuner, zeta: float) -> None:
+        r"""Tunes and evaluates constraint-guided DPS, from the step of DPS."""
+        configured = self.solvers["inverse/guided_dps"]
+
+        def build(zeta: float, weight: float) -> dict[str, Any]:
+            return recipe("DPS", zeta, constraint=configured["constraint"], weight=weight)
+
+        tune = partial(tuner.tune_guided, build, zeta, configured["weight"])
+        best = self.tuned("data/guided", tune)
+        self.evaluate("data", "constraint-guided DPS, tuned", build(*best))
+
+    def evaluate(self, space: str, method: str, solver: dict[str, Any]) -> None:
+        r"""Runs one command, unless its results are there.
+
+        Arguments:
+            space: `data` or `mirror`.
+            method: The name of the method in the results.
+            solver: The class path and the arguments of the solver.
+        """
+        self.rows += 1
+        version = f"{space}/{self.rows:02d}_{method.replace(' ', '_').replace(',', '')}"
+        if (self.out / version / "results.json").exists():
+            return
+        argv = [*self.stages[space].argv, f"--model.init_args.solver={json.dumps(solver)}"]
+        argv += [f"--model.init_args.method={method}", f"--model.init_args.task={space} space"]
+        argv += [f"--model.init_args.fields={self.options.fields}", "--model.init_args.samples=2"]
+        argv += ["--trainer.logger.save_dir", str(self.out.parent)]
+        argv += ["--trainer.logger.name", self.out.name, "--trainer.logger.version", version]
+        print(f"namm {join(argv)}", flush=True)
+        cli.main(argv)
+
 
 def main() -> None:
     r"""Tunes and evaluates every solver in both spaces."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, help="the folder of a run of configs/burgers at demo")
-    parser.add_argument("--out", type=Path, default=Path("runs/burgers-demo-solvers"))
-    parser.add_argument("--only", nargs="*", default=list(SOLVERS), choices=list(SOLVERS))
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / "tuning.json"
-    tuning: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for space in SPACES:
-        tuner = Tuner(options.runs, space)
-        for name in options.only:
-            if f"{space}/{name}" not in tuning:
-                tuned, tried = tuner.tune(name)
-                tuning[f"{space}/{name}"] = {"tuned": tuned, "tried": tried}
-                file.write_text(json.dumps(tuning, indent=1))
-                print(f"{space} space, {name}: {tuned:g}, of {tried}", flush=True)
-            rows = {"published": SOLVERS[name][2], "tuned": tuning[f"{space}/{name}"]["tuned"]}
-            if name == "stochastic PiGDM":
-                rows["pigdm.yaml"] = CONFIGURED
-            for row, value in rows.items():
-                evaluate(options, space, f"{name}, {row}", recipe(name, value))
-        evaluate(options, space, "DPS, 1000 calls", REFERENCE)
-    report(options.out)
-
-
-def evaluate(options: argparse.Namespace, space: str, method: str, solver: dict[str, Any]) -> None:
-    r"""Runs one command, unless its results are there."""
-    if (options.out / version(space, method) / "results.json").exists():
-        return
-    argv = command(options.runs, options.out, space, method, solver)
-    print(f"namm {join(argv)}", flush=True)
-    cli.main(argv)
+    parser.add_argument("problem", type=Path, nargs="?", default=Path("configs/burgers"))
+    parser.add_argument("--scale", default="demo", help="the scale of the run, as of `namm run`")
+    parser.add_argument("--out", type=Path, help="the folder of the results, beside the run's")
+    parser.add_argument("--only", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
+    parser.add_argument("--fields", type=int, default=16, help="of the test split, 2 samples each")
+    parser.add_argument("--long", action="store_true", help="add DPS with 1000 calls")
+    Bench(parser.parse_args()).run()
 
 
 if __name__ == "__main__":

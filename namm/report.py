@@ -26,12 +26,13 @@ COLUMNS = (
 Results = dict[Path, dict[str, Any]]
 
 
-def report(folder: Path) -> None:
+def report(folder: Path, runs: Path | None = None) -> None:
     r"""Gathers the results of all stages below a folder into `results.json`, `report.md` and
     `report.png`, and prints the tables and the paths.
 
     Arguments:
         folder: The folder of the runs of a problem.
+        runs: The folder of the trainings that the results name, if it is another one.
 
     Raises:
         InputError: If no stage below it has results.
@@ -41,7 +42,7 @@ def report(folder: Path) -> None:
     }
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
-    trained = shipped(stages) | training(folder)
+    trained = shipped(stages) | training(runs or folder)
     rows = unique([row for results in stages.values() for row in results["rows"]])
     spent = {
         results["rows"][0]["method"]: compute(results, trained) for results in stages.values()
