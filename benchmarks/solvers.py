@@ -238,10 +238,11 @@ class Bench:
 
         Arguments:
             space: `data` or `mirror`.
-            method: The name of the method in the results.
+            method: The name of the method, without that of the space.
             solver: The class path and the arguments of the solver.
         """
         self.rows += 1
+        method = f"mirror-{method}" if space == "mirror" else method
         version = f"{space}/{self.rows:02d}_{method.replace(' ', '_').replace(',', '')}"
         if (self.out / version / "results.json").exists():
             return
