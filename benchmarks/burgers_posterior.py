@@ -6,8 +6,8 @@ and by importance (`laplace.py`). Solvers on trained networks are held against i
 are given, and the reference against the truth always. From the root:
 
     python benchmarks/burgers_posterior.py [--problem configs/burgers] [--scale NAME] [--quick]
-        [--dm CKPT] [--mdm CKPT --maps CKPT] [--solvers DPS CG-DPS PiGDM] [--fields N]
-        [--samples N] [--steps N] [--out DIR]
+        [--dm CKPT] [--mdm CKPT --maps CKPT] [--solvers DPS CG-DPS PiGDM C-PiGDM DSG Trust]
+        [--fields N] [--samples N] [--steps N] [--out DIR]
 """
 
 import argparse
@@ -47,7 +47,14 @@ from namm import cli, load_mirror  # noqa: E402
 from namm.checkpoint import build_part  # noqa: E402
 
 OUT = Path("docs/results/burgers-posterior")
-SOLVERS = {"DPS": "", "CG-DPS": "guided.yaml", "PiGDM": "pigdm.yaml"}
+SOLVERS = {  # and the overlays that choose them
+    "DPS": "",
+    "CG-DPS": "guided.yaml",
+    "PiGDM": "pigdm.yaml",
+    "C-PiGDM": "../burgers-reference/cpigdm.yaml",
+    "DSG": "../burgers-reference/dsg.yaml",
+    "Trust": "../burgers-reference/trust.yaml",
+}
 OF_TRUTH = ("coverage", "rank_ks", "relative_error")  # what needs no reference
 TRUTHS = ("test fields", "draws of the Gaussian")
 Row = dict[str, Any]
