@@ -19,9 +19,9 @@ from torch import Tensor, distributed, multiprocessing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.solvers import SOLVERS, SPACES, Tuner, recipe  # noqa: E402
+from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe  # noqa: E402
 from namm.checkpoint import build_part  # noqa: E402
-from namm.run import Stage, plan  # noqa: E402
+from namm.run import Stage  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=16, help="the number of measurements, even")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    planned = {stage.name: stage for stage in plan(options.problem, options.scale)}
-    stages = {space: planned[name] for space, name in SPACES.items()}
+    by_name = planned(options.problem, options.scale)
+    stages = {space: by_name[name] for space, name in SPACES.items()}
     found: dict[str, dict[str, float]] = {}
     answers: dict[str, Tensor] = {}
     for space, stage in stages.items():

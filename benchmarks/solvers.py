@@ -5,10 +5,10 @@ r"""Every solver on the same trained networks, in data space and in mirror space
 
 takes the networks of a run, and for each solver and each space makes two rows: with the published
 step size, and with one tuned on fields of the validation split until the reduced chi2 is 1. DPS
-in data space has a third, whose weight of the constraint is tuned too. Every row is the plain
-command `namm test` that is printed, on fields of the test split; `namm report` gathers them. A
-sample takes 100 calls of the denoiser or fewer, 20 of the pseudo-inverse ones, and 1000 in a row
-on request.
+in data space has a third, guided by the constraint, whose step and weight are tuned together.
+Every row is the plain command `namm test` that is printed, on fields of the test split; `namm
+report` gathers them. A sample takes 100 calls of the denoiser or fewer, 20 of the pseudo-inverse
+ones, and 1000 in a row on request.
 """
 
 import argparse
@@ -86,6 +86,11 @@ def recipe(name: str, value: float, **more: Any) -> dict[str, Any]:
     return {"class_path": f"inverse.{kind}", "init_args": {**fixed, parameter: value, **more}}
 
 
+def planned(problem: Path, scale: str) -> dict[str, Stage]:
+    r"""Returns the stages of `namm run` by their names."""
+    return {stage.name: stage for stage in plan(problem, scale)}
+
+
 class Tuner:
     r"""Creates what measures a solver on validation fields.
 
@@ -117,19 +122,23 @@ class Tuner:
         ).mean
 
     @torch.no_grad()
+    def misfit(self, y: Tensor) -> float:
+        r"""Returns the reduced chi2 of answers in the space of the stage."""
+        residual: Tensor = (self.m - self.operator(y)) / self.operator.std
+        return float(residual.square().mean())
+
     def chi2(self, solver: dict[str, Any]) -> float:
         r"""Returns the reduced chi2 of a solver's answers."""
-        residual: Tensor = (self.m - self.operator(self.solve(solver))) / self.operator.std
-        return float(residual.square().mean())
+        return self.misfit(self.solve(solver))
 
     def distance(self, solver: dict[str, Any]) -> float:
         r"""Returns the mean distance of a solver's answers in data space; infinite where they
         explain the measurement more than a tenth worse than the noise does."""
         x = self.solve(solver)
+        if self.misfit(x) > 1.1:
+            return math.inf
         with torch.no_grad():
-            residual = (self.m - self.operator(x)) / self.operator.std
-            distance = self.constraint(x)
-        return float(distance.mean()) if residual.square().mean() <= 1.1 else math.inf
+            return float(self.constraint(x).mean())
 
     def tune(self, name: str) -> tuple[float, list[tuple[float, float]]]:
         r"""Returns the value of a solver's parameter whose chi2 is nearest to 1, and all tried:
@@ -182,7 +191,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        stages = {stage.name: stage for stage in plan(options.problem, options.scale)}
+        stages = planned(options.problem, options.scale)
         self.stages = {space: stages[name] for space, name in SPACES.items()}
         self.solvers = {
             name: stage.config["model"]["init_args"]["solver"]["init_args"]
