@@ -1,4 +1,5 @@
-r"""Which networks learn most per minute: maps and denoisers of 64x64 Burgers fields.
+r"""Which networks learn most per minute: maps and denoisers of 64x64 Burgers fields, and maps of
+rules that tie distant points.
 
 Each candidate trains for the same number of seconds of processor time on one thread, with a
 learning rate that falls on a cosine of that time, and is scored on held-out fields. Smaller
@@ -6,21 +7,26 @@ networks take more steps; the question is who is ahead when the time is over.
 
     python benchmarks/search.py maps --seconds 150
     python benchmarks/search.py denoisers --seconds 150
+    python benchmarks/search.py reach --seconds 120
+
+The last asks how far the blocks of the inverse map should see, on the periodic and the brightness
+problem. Each candidate is also scored on noise of the same std that is smooth, as the errors of a
+diffusion model are: neighbouring points cannot tell it from the field.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from constraints import Burgers
-from datamodules import BurgersData
+from constraints import Burgers, Constraint, Periodic, TotalBrightness
+from datamodules import BlackHoleData, BurgersData, FieldData, PeriodicData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
 
@@ -81,17 +87,28 @@ DENOISERS: dict[str, Callable[[], DiffusersDenoiser]] = {
     "patch 1, 32-64-128-128": lambda: unet(1, [32, 64, 128, 128], 3),
 }
 
+# the weight of the constraint of each problem of `reach`, and the padding of its maps
+REACH = {"periodic": (3.0, "circular"), "brightness": (3e-3, "constant")}
+DILATIONS = ((1,), (1, 2, 4, 8))
 
-def burgers_data(**options: Any) -> BurgersData:
-    r"""Returns the data of `configs/burgers`, simulated where they are missing."""
+
+def training_data(problem: str, **options: Any) -> FieldData:
+    r"""Returns the data of `configs/PROBLEM`, simulated where they are missing."""
     sizes = {"train": 10000, "val": 1000, "test": 1000}
-    data = BurgersData(Burgers(dt=0.125), file="data/burgers.h5", sizes=sizes, **options)
+    options |= {"file": f"data/{problem}.h5", "sizes": sizes}
+    data: FieldData
+    if problem == "burgers":
+        data = BurgersData(Burgers(dt=0.125), **options)
+    elif problem == "periodic":
+        data = PeriodicData(Periodic(tiles=(2, 2)), points=64, **options)
+    else:
+        data = BlackHoleData(TotalBrightness(total=120.0), points=64, **options)
     data.prepare_data()
     data.setup("fit")
     return data
 
 
-def batches(data: BurgersData, size: int) -> Any:
+def batches(data: FieldData, size: int) -> Any:
     r"""Yields training batches for ever."""
     epoch = 0
     fields = data.fields["train"]
@@ -102,7 +119,7 @@ def batches(data: BurgersData, size: int) -> Any:
         epoch += 1
 
 
-def train(stage: Stage, data: BurgersData, size: int, seconds: float, lr: float) -> dict[str, Any]:
+def train(stage: Stage, data: FieldData, size: int, seconds: float, lr: float) -> dict[str, Any]:
     r"""Trains for some seconds of processor time.
 
     Arguments:
@@ -152,8 +169,20 @@ def score_maps(stage: NAMM, x: Tensor, n: Tensor) -> dict[str, float]:
     }
 
 
+def score_reach(stage: NAMM, x: Tensor, n: Tensor) -> dict[str, float]:
+    r"""Returns what `score_maps` does, and the distance of f at the largest smooth noise."""
+    waves = [torch.fft.fftfreq(side) * side for side in n.shape[-2:]]
+    low = torch.cartesian_prod(*waves).norm(dim=-1).reshape(n.shape[-2:]) <= 4
+    smooth = torch.fft.ifft2(torch.fft.fft2(n) * low).real
+    scores = score_maps(stage, x, n)
+    with torch.no_grad():
+        y = stage.mirror(x) + stage.sigma_max * smooth / smooth.std()
+        scores["distance, smooth"] = stage.constraint(stage.mirror.inverse(y)).mean().item()
+    return scores
+
+
 @torch.no_grad()
-def score_denoiser(stage: MDM, x: Tensor, constraint: Burgers) -> dict[str, float]:
+def score_denoiser(stage: MDM, x: Tensor, constraint: Constraint) -> dict[str, float]:
     r"""Returns the loss on held-out fields at 8 levels each, and the distance of 64 samples."""
     stage.eval()
     batch = {"x": x, "index": torch.arange(len(x))}
@@ -162,9 +191,49 @@ def score_denoiser(stage: MDM, x: Tensor, constraint: Burgers) -> dict[str, floa
     return {"loss": loss, "distance": constraint(samples).mean().item()}
 
 
+def candidates(what: str) -> Iterator[tuple[str, str]]:
+    r"""Yields the problem and the name of each candidate."""
+    if what == "reach":
+        for problem in REACH:
+            for dilations in DILATIONS:
+                yield problem, f"{problem}, dilations {'-'.join(map(str, dilations))}"
+    else:
+        for name in MAPS if what == "maps" else DENOISERS:
+            yield "burgers", name
+
+
+def learn(what: str, name: str, data: FieldData, seconds: float, n: Tensor) -> dict[str, Any]:
+    r"""Returns the facts and the scores of a candidate after training.
+
+    Arguments:
+        what: The search.
+        name: The name of the candidate.
+        data: The data of its problem.
+        seconds: The processor time of training.
+        n: Standard normal noise for as many held-out fields, `(B, 1, 64, 64)`.
+    """
+    constraint, held = data.constraint, data.fields["val"]
+    x = torch.stack([held[i]["x"] for i in range(len(n))])
+    if what == "denoisers":
+        model = MDM(DENOISERS[name](), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
+        model.denoiser.calibrate(x)
+        facts = train(model, data, 16, seconds, 1e-3)
+        return {**facts, **score_denoiser(model, x, constraint)}
+    if what == "maps":
+        maps = NAMM(MirrorMap(*MAPS[name]()), constraint, constraint_weight=10.0)
+        return {**train(maps, data, 8, seconds, 1e-3), **score_maps(maps, x, n)}
+    problem, _, last = name.partition(", dilations ")
+    weight, padding = REACH[problem]
+    options: dict[str, Any] = {"padding": (padding, padding)}
+    g = ICNN(1, 8, 1, **options)
+    f = PatchNet(1, 4, 64, 6, 16, 2, [int(d) for d in last.split("-")], **options)
+    maps = NAMM(MirrorMap(g, f), constraint, constraint_weight=weight)
+    return {**train(maps, data, 8, seconds, 1e-3), **score_reach(maps, x, n)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("maps", "denoisers"))
+    parser.add_argument("what", choices=("maps", "denoisers", "reach"))
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="candidates whose name has this in it")
@@ -172,26 +241,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    data = burgers_data()
-    constraint = data.constraint
-    held = data.fields["val"]
-    x = torch.stack([held[i]["x"] for i in range(128)])
-    n = torch.randn(x.shape, generator=torch.Generator().manual_seed(options.seed))
+    n = torch.randn((128, 1, 64, 64), generator=torch.Generator().manual_seed(options.seed))
     rows = []
-    for name in MAPS if options.what == "maps" else DENOISERS:
+    loaded: dict[str, FieldData] = {}
+    for problem, name in candidates(options.what):
         if options.only and options.only not in name:
             continue
+        if problem not in loaded:
+            loaded = {problem: training_data(problem)}
         torch.manual_seed(options.seed)
-        if options.what == "maps":
-            maps = NAMM(MirrorMap(*MAPS[name]()), constraint, constraint_weight=10.0)
-            facts = train(maps, data, 8, options.seconds, 1e-3)
-            scores = score_maps(maps, x, n)
-        else:
-            model = MDM(DENOISERS[name](), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
-            model.denoiser.calibrate(x)
-            facts = train(model, data, 16, options.seconds, 1e-3)
-            scores = score_denoiser(model, x, constraint)
-        rows.append({"network": name, **facts, **scores})
+        learnt = learn(options.what, name, loaded[problem], options.seconds, n)
+        rows.append({"network": name, **learnt})
         print(rows[-1], flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         keys = list(rows[0])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import namm.padding  # noqa: E402
-from benchmarks.search import burgers_data, unet  # noqa: E402
+from benchmarks.search import training_data, unet  # noqa: E402
 from constraints import Burgers  # noqa: E402
 from inverse import DPS, Pullback, Select  # noqa: E402
 from mdm import DDIM, MDM, DiffusersDenoiser  # noqa: E402
@@ -216,7 +216,7 @@ def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10)
 
 def loading(batch: int, count: int = 100) -> float:
     r"""Returns the seconds in which a batch of fields comes from their file."""
-    data = burgers_data(batch_size=batch)
+    data = training_data("burgers", batch_size=batch)
     batches = iter(data.train_dataloader())
     next(batches)
     start = time.perf_counter()

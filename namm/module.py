@@ -37,6 +37,8 @@ class NAMM(Stage):
         constraint: The constraint whose distance is trained.
         sigma_max: The largest std of the noise that f learns to remove, in field units.
         constraint_weight: The weight :math:`\lambda`.
+        constraint_warmup: The steps over which :math:`\lambda` rises from 0 in training. Maps that
+            first learn to return the data do not settle on a few fields of the set.
         regulariser_weight: The weight :math:`\mu`.
         freeze_forward: Whether g stays as it is.
         init_from: The path of a checkpoint of this stage to start the maps from.
@@ -59,6 +61,7 @@ class NAMM(Stage):
         constraint: Constraint,
         sigma_max: float = 0.1,
         constraint_weight: float = 1.0,
+        constraint_warmup: int = 0,
         regulariser_weight: float = 1e-3,
         freeze_forward: bool = False,
         init_from: str | None = None,
@@ -72,7 +75,8 @@ class NAMM(Stage):
         save_recipe(self, "mirror", "constraint")
         self.mirror, self.constraint = mirror, constraint
         self.sigma_max = sigma_max
-        self.constraint_weight, self.regulariser_weight = constraint_weight, regulariser_weight
+        self.constraint_weight, self.constraint_warmup = constraint_weight, constraint_warmup
+        self.regulariser_weight = regulariser_weight
         if init_from is not None:
             state = read_checkpoint(init_from)
             try:
@@ -95,9 +99,11 @@ class NAMM(Stage):
         s = self.sigma_max * self.uniform(batch, *key, "level")
         n = self.noise(batch, shape, *key, "noise")
         losses = mirror_losses(self.mirror, self.constraint, x, _like(s, n) * n, y)
+        rising = self.training and self.global_step < self.constraint_warmup
+        rise = self.global_step / self.constraint_warmup if rising else 1.0
         losses["loss"] = (
             0.5 * (losses["cycle_forward"] + losses["cycle_inverse"])
-            + self.constraint_weight * losses["constraint"]
+            + rise * self.constraint_weight * losses["constraint"]
             + self.regulariser_weight * losses["regulariser"]
         )
         return losses

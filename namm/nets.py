@@ -11,6 +11,7 @@ The inverse map is any network from fields to fields.
 __all__ = ["ICNN", "PatchNet", "ResNet"]
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import torch
 import torch.nn.functional as F
@@ -197,6 +198,8 @@ class PatchNet(nn.Module):
         blocks: The number of residual blocks on the coarse grid.
         detail: The number of filters at full resolution.
         finish: The number of 5x5 convolutions at full resolution before the last.
+        dilations: The dilations of the blocks in turn, begun again where they end. Rules that tie
+            distant points, such as a symmetry or a total, need blocks that see far.
         bfloat16: Whether the coarse grid computes in bfloat16 while training, where most of the
             operations are. Evaluation is in full precision.
         padding: The padding modes of the last two axes.
@@ -210,16 +213,19 @@ class PatchNet(nn.Module):
         blocks: int = 6,
         detail: int = 24,
         finish: int = 2,
+        dilations: Sequence[int] = (1,),
         bfloat16: bool = False,
         padding: Sequence[Padding] = ("circular", "replicate"),
     ) -> None:
         super().__init__()
         self.patch, self.low = patch, bfloat16
 
-        def block() -> nn.Module:
+        def block(dilation: int) -> nn.Module:
             half = [
                 nn.Sequential(
-                    nn.GroupNorm(8, width), nn.SiLU(), AxisConv2d(width, width, 3, padding=padding)
+                    nn.GroupNorm(8, width),
+                    nn.SiLU(),
+                    AxisConv2d(width, width, 3, padding=padding, dilation=dilation),
                 )
                 for _ in range(2)
             ]
@@ -227,7 +233,7 @@ class PatchNet(nn.Module):
 
         self.stem = AxisConv2d(channels, detail, 5, padding=padding)
         self.down = nn.Conv2d(detail * patch**2, width, 1)
-        self.blocks = nn.Sequential(*(block() for _ in range(blocks)))
+        self.blocks = nn.Sequential(*map(block, islice(cycle(dilations), blocks)))
         self.up = nn.Conv2d(width, detail * patch**2, 1)
         layers: list[nn.Module] = []
         for _ in range(finish):

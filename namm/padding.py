@@ -87,6 +87,7 @@ class AxisConv2d(nn.Conv2d):
         stride: The stride.
         bias: Whether to add a bias.
         padding: The modes of the last two axes.
+        dilation: The distance between neighbouring weights of the kernel.
     """
 
     def __init__(
@@ -97,9 +98,11 @@ class AxisConv2d(nn.Conv2d):
         stride: int = 1,
         bias: bool = True,
         padding: Sequence[Padding] = ("circular", "replicate"),
+        dilation: int = 1,
     ) -> None:
+        reach = dilation * (kernel_size // 2)
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+            in_channels, out_channels, kernel_size, stride, reach, dilation, bias=bias
         )
         self.axes = tuple(padding)
 

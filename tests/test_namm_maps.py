@@ -91,10 +91,15 @@ def test_convolution_never_mixes_the_ends_of_an_axis_that_has_ends() -> None:
     assert around.nonzero().flatten().tolist() == [0, 1, 13, 14, 15]
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (7, 1), (3, 2)])
-def test_convolution_without_borders_is_that_of_torch(kernel: int, stride: int) -> None:
-    ours = AxisConv2d(2, 3, kernel, stride, padding=("constant",) * 2)
-    theirs = nn.Conv2d(2, 3, kernel, stride, kernel // 2)
+STEPS = [(3, 1, 1), (5, 1, 1), (7, 1, 1), (3, 2, 1), (3, 1, 4), (5, 2, 2)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), STEPS)
+def test_convolution_without_borders_is_that_of_torch(
+    kernel: int, stride: int, dilation: int
+) -> None:
+    ours = AxisConv2d(2, 3, kernel, stride, padding=("constant",) * 2, dilation=dilation)
+    theirs = nn.Conv2d(2, 3, kernel, stride, dilation * (kernel // 2), dilation)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 2, 16, 16)
 
@@ -216,6 +221,24 @@ def test_time_is_not_periodic(name: str) -> None:
     x = torch.randn(2, 1, 16, 16)
     with torch.no_grad():
         assert relative(net(x.roll(stride, -1)), net(x).roll(stride, -1)) > 1e-2
+
+
+def test_dilated_blocks_tie_points_that_others_cannot() -> None:
+    x = torch.randn(1, 1, 64, 64)
+    far = x.clone()
+    far[..., 32, 32] += 1.0
+    changes = []
+    for dilations in ((1,), (1, 4)):
+        torch.manual_seed(0)
+        net = PatchNet(1, 4, 8, 2, 4, 1, dilations, padding=AXES)
+        # normalisation ties all points, but only through two numbers of a group
+        for module in net.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.forward = lambda h: h  # type: ignore[method-assign]
+        with torch.no_grad():
+            changes.append((net(far) - net(x)).abs()[..., 0, 0].item())
+
+    assert changes[0] == 0 < 1e-6 < changes[1]
 
 
 # the convex potential
@@ -474,9 +497,11 @@ def test_pad_is_that_of_torch_and_fold_its_adjoint(mode: Padding) -> None:
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2)])
-def test_adjoint_of_a_convolution_is_its_transposed_jacobian(kernel: int, stride: int) -> None:
-    conv = AxisConv2d(2, 3, kernel, stride).double()
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), STEPS)
+def test_adjoint_of_a_convolution_is_its_transposed_jacobian(
+    kernel: int, stride: int, dilation: int
+) -> None:
+    conv = AxisConv2d(2, 3, kernel, stride, dilation=dilation).double()
     x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
     y, pullback = torch.func.vjp(conv, x)
     v = torch.randn_like(y)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import lightning as L
@@ -614,6 +614,28 @@ def test_level_of_the_noise_is_uniform_up_to_its_maximum() -> None:
     # the std of 64 numbers is known to 9 %, the mean level of 512 samples to 0.0064
     assert levels.max() < 0.5 * 1.45 and levels.min() < 0.02
     assert levels.mean().item() == pytest.approx(0.25, abs=4 * 0.0064)
+
+
+def test_weight_of_the_constraint_rises_over_its_warmup(tmp_path: Path) -> None:
+    class Losses(L.Callback):
+        weights: ClassVar[list[float]] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            terms = {k[6:]: v.item() for k, v in trainer.callback_metrics.items()}
+            rest = 0.5 * (terms["cycle_forward"] + terms["cycle_inverse"])
+            rest += 1e-3 * terms["regulariser"]
+            self.weights.append((terms["loss"] - rest) / terms["constraint"])
+
+    stage = tiny_stage(constraint_weight=20.0, constraint_warmup=4)
+    fit(tmp_path, stage, Losses(), max_steps=6)
+
+    # the loss is a sum in single precision
+    assert Losses.weights == pytest.approx([0, 5, 10, 15, 20, 20], abs=1e-3)
+    batch = {"x": torch.randn(4, 1, 8, 8), "index": torch.arange(4)}
+    losses = stage.eval().losses(batch, "val")
+    rest = 0.5 * (losses["cycle_forward"] + losses["cycle_inverse"])
+    rest += 1e-3 * losses["regulariser"]
+    torch.testing.assert_close(losses["loss"], rest + 20 * losses["constraint"])
 
 
 def with_dropout() -> MirrorMap:
