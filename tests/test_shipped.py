@@ -211,11 +211,6 @@ def test_file_that_is_too_large_is_refused_before_anything_is_written(
         (["ship"], 2, "namm ship: the following arguments are required: runs, folder."),
         (["ship", "a", "b", "--halve"], 2, "namm ship: unrecognized arguments: --halve."),
         (["ship", "a", "b"], 1, "no a/namm/checkpoints/last.ckpt, nor a checkpoint of mdm"),
-        (
-            ["run", "configs/periodic", "--pretrained"],
-            2,
-            "needs pretrained/periodic/dm.safetensors",
-        ),
     ],
 )
 def test_command_that_cannot_be_done_is_refused(
@@ -223,6 +218,14 @@ def test_command_that_cannot_be_done_is_refused(
 ) -> None:
     assert main(argv) == code
     assert message in capsys.readouterr().err
+
+
+def test_pretrained_run_without_weights_says_what_it_needs(
+    problem: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("configs/burgers", "configs/mine")
+    assert main(["run", "configs/mine", "--scale", "tiny", "--pretrained"]) == 2
+    assert "needs pretrained/mine/dm.safetensors" in capsys.readouterr().err
 
 
 def test_same_run_gives_the_same_bytes_and_a_card_that_says_so(
