@@ -25,10 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Constraint, Periodic, TotalBrightness
-from datamodules import BlackHoleData, BurgersData, FieldData, PeriodicData
+from constraints import Constraint
+from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
+from namm.checkpoint import build_part
+from namm.run import plan
 
 MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
     "g 8x1, f patch 4, 96x6, detail 24x2": lambda: (
@@ -87,22 +89,21 @@ DENOISERS: dict[str, Callable[[], DiffusersDenoiser]] = {
     "patch 1, 32-64-128-128": lambda: unet(1, [32, 64, 128, 128], 3),
 }
 
-# the weight of the constraint of each problem of `reach`, and the padding of its maps
-REACH = {"periodic": (3.0, "circular"), "brightness": (3e-3, "constant")}
+REACH = ("periodic", "brightness")
 DILATIONS = ((1,), (1, 2, 4, 8))
 
 
+def configured(problem: str) -> dict[str, Any]:
+    r"""Returns the configuration of the maps that `namm run --scale cpu` trains."""
+    stages = {stage.name: stage for stage in plan(Path("configs", problem), "cpu")}
+    return stages["namm"].config
+
+
 def training_data(problem: str, **options: Any) -> FieldData:
-    r"""Returns the data of `configs/PROBLEM`, simulated where they are missing."""
-    sizes = {"train": 10000, "val": 1000, "test": 1000}
-    options |= {"file": f"data/{problem}.h5", "sizes": sizes}
-    data: FieldData
-    if problem == "burgers":
-        data = BurgersData(Burgers(dt=0.125), **options)
-    elif problem == "periodic":
-        data = PeriodicData(Periodic(tiles=(2, 2)), points=64, **options)
-    else:
-        data = BlackHoleData(TotalBrightness(total=120.0), points=64, **options)
+    r"""Returns the data of a problem, simulated where they are missing."""
+    recipe = configured(problem)["data"]
+    recipe = {**recipe, "init_args": recipe["init_args"] | options}
+    data: FieldData = build_part(recipe, FieldData)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -215,19 +216,19 @@ def learn(what: str, name: str, data: FieldData, seconds: float, n: Tensor) -> d
     constraint, held = data.constraint, data.fields["val"]
     x = torch.stack([held[i]["x"] for i in range(len(n))])
     if what == "denoisers":
-        model = MDM(DENOISERS[name](), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
-        model.denoiser.calibrate(x)
-        facts = train(model, data, 16, seconds, 1e-3)
-        return {**facts, **score_denoiser(model, x, constraint)}
+        mdm = MDM(DENOISERS[name](), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
+        mdm.denoiser.calibrate(x)
+        facts = train(mdm, data, 16, seconds, 1e-3)
+        return {**facts, **score_denoiser(mdm, x, constraint)}
     if what == "maps":
         maps = NAMM(MirrorMap(*MAPS[name]()), constraint, constraint_weight=10.0)
         return {**train(maps, data, 8, seconds, 1e-3), **score_maps(maps, x, n)}
     problem, _, last = name.partition(", dilations ")
-    weight, padding = REACH[problem]
-    options: dict[str, Any] = {"padding": (padding, padding)}
-    g = ICNN(1, 8, 1, **options)
-    f = PatchNet(1, 4, 64, 6, 16, 2, [int(d) for d in last.split("-")], **options)
-    maps = NAMM(MirrorMap(g, f), constraint, constraint_weight=weight)
+    model = configured(problem)["model"]["init_args"]
+    inverse = model["mirror"]["init_args"]["inverse_map"]["init_args"]
+    inverse["dilations"] = [int(d) for d in last.split("-")]
+    mirror = build_part(model["mirror"])
+    maps = NAMM(mirror, constraint, constraint_weight=model["constraint_weight"])
     return {**train(maps, data, 8, seconds, 1e-3), **score_reach(maps, x, n)}
 
 

@@ -145,14 +145,15 @@ def load_weights(
     return {k[len(prefix) :]: v for k, v in source.items() if k.startswith(prefix)}
 
 
-def build_part(recipe: Any) -> Any:
+def build_part(recipe: Any, kind: type = nn.Module) -> Any:
     r"""Builds a part from its recipe.
 
     Arguments:
         recipe: The class path and the arguments.
+        kind: What the part is.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("part", type=nn.Module)
+    parser.add_argument("part", type=kind)
     config = parser.parse_object({"part": recipe})
     return parser.instantiate_classes(config).part
 
