@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.sweep import Chain, parse, run_chains, write  # noqa: E402
+from namm.__main__ import answered  # noqa: E402
 from namm.run import Stage, plan  # noqa: E402
 
 STAGES = ("namm", "mdm", "samples", "finetune", "generation/mdm", "generation/mdm_finetuned")
@@ -88,4 +89,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    main()
+    sys.exit(answered(main))

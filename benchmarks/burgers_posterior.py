@@ -44,6 +44,7 @@ from constraints import derive_seed  # noqa: E402
 from inverse import Pullback  # noqa: E402
 from mdm import load_denoiser  # noqa: E402
 from namm import cli, load_mirror  # noqa: E402
+from namm.__main__ import answered  # noqa: E402
 from namm.checkpoint import build_part  # noqa: E402
 
 OUT = Path("docs/results/burgers-posterior")
@@ -200,4 +201,4 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    main()
+    sys.exit(answered(main))

@@ -18,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.sweep import Chain, Rows, parse, run_chains, summary, write  # noqa: E402
+from namm.__main__ import answered  # noqa: E402
 from namm.run import plan  # noqa: E402
 
 if TYPE_CHECKING:
@@ -87,4 +88,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    main()
+    sys.exit(answered(main))

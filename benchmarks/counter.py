@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from constraints import Counter, load_counter, noise, save_counter  # noqa: E402
 from constraints.count import FILE  # noqa: E402
 from datamodules.galaxies import draw_background, draw_catalogue, render  # noqa: E402
+from namm.__main__ import answered  # noqa: E402
 from namm.counting import calibration, table  # noqa: E402
 
 TRAINED = range(4, 13)
@@ -263,4 +264,4 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    main()
+    sys.exit(answered(main))

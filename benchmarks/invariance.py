@@ -20,6 +20,7 @@ from torch import Tensor, distributed, multiprocessing
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe  # noqa: E402
+from namm.__main__ import answered  # noqa: E402
 from namm.checkpoint import build_part  # noqa: E402
 from namm.run import Stage  # noqa: E402
 
@@ -118,4 +119,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    main()
+    sys.exit(answered(main))

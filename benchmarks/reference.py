@@ -10,9 +10,11 @@ networks of their own. On Burgers the field is theirs too, on the Kolmogorov flo
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from namm.__main__ import answered
 from namm.io import atomic
 from namm.report import report
 
@@ -92,4 +94,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

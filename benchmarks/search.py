@@ -17,6 +17,7 @@ diffusion model are: neighbouring points cannot tell it from the field.
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from constraints import Constraint
 from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
+from namm.__main__ import answered
 from namm.checkpoint import build_part
 from namm.run import plan
 
@@ -268,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

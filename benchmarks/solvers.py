@@ -14,6 +14,7 @@ ones, and 1000 in a row on request.
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from constraints import Constraint, derive_seed
 from datamodules import FieldDataset
 from inverse import Pullback
 from namm import cli
+from namm.__main__ import answered
 from namm.checkpoint import build_part
 from namm.report import report
 from namm.run import Stage, plan
@@ -278,4 +280,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    main()
+    sys.exit(answered(main))

@@ -41,6 +41,7 @@ from namm import (  # noqa: E402
     ResNet,
     mirror_losses,
 )
+from namm.__main__ import answered  # noqa: E402
 
 SHAPE = (1, 64, 64)
 
@@ -289,4 +290,4 @@ takes {shares} of a step."""
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

@@ -54,6 +54,7 @@ from inverse import (  # noqa: E402
     Trust,
 )
 from mdm import DDIM, Denoiser, load_denoiser  # noqa: E402
+from namm.__main__ import answered  # noqa: E402
 from namm.callbacks import CountFlops  # noqa: E402
 
 CHECKPOINT = Path("runs/spiral/diffusion/checkpoints/last.ckpt")
@@ -443,4 +444,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

@@ -1,10 +1,10 @@
 r"""The command `namm`: finds the verb, and loads only what that verb needs."""
 
-__all__ = ["main"]
+__all__ = ["answered", "main"]
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .errors import CommandError, Interrupted, nearest
@@ -59,10 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
+    return answered(lambda: run(argv))
+
+
+def answered(action: Callable[[], int | None]) -> int | None:
+    r"""Runs an action and says in a sentence why it could not.
+
+    Arguments:
+        action: What to do. It may return an exit code.
+
+    Returns:
+        The exit code, as of `main`.
+    """
     try:
         from constraints import InputError
 
-        return run(argv)
+        return action()
     except KeyboardInterrupt:
         return fail("stopped.", 130)
     except Interrupted as stop:

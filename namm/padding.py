@@ -172,18 +172,16 @@ def pad_per_axis(module: nn.Module, padding: Sequence[Padding]) -> nn.Module:
             if type(conv) is not nn.Conv2d or conv.padding == (0, 0):
                 continue
             if conv not in replaced:
-                if conv.dilation != (1, 1) or conv.kernel_size != tuple(
-                    2 * int(p) + 1 for p in conv.padding
-                ):
+                reaches = zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
+                named = isinstance(conv.padding, str)  # "same" or "valid"
+                if named or any(2 * int(p) != d * (k - 1) for p, d, k in reaches):
                     raise ValueError(
-                        f"pad_per_axis cannot convert the convolution {name}: {conv}."
+                        f"pad_per_axis cannot convert the convolution {name}: {conv}. The padding "
+                        "must be the reach of the kernel."
                     )
                 new = AxisConv2d(conv.in_channels, conv.out_channels, 1, padding=padding)
-                new.kernel_size, new.stride, new.padding = (
-                    conv.kernel_size,
-                    conv.stride,
-                    conv.padding,
-                )
+                new.kernel_size, new.stride = conv.kernel_size, conv.stride
+                new.padding, new.dilation = conv.padding, conv.dilation
                 new.groups, new.weight, new.bias = conv.groups, conv.weight, conv.bias
                 replaced[conv] = new
             setattr(parent, name, replaced[conv])

@@ -188,7 +188,7 @@ def card(
     # the names of runs are those of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")
     again = f"configs/{folder.name}{f' --scale {scale}' if scale else ''} --pretrained"
-    source, example = runs.name if runs.is_absolute() else runs, folder / next(iter(files))
+    source = runs.name if runs.is_absolute() else runs
     parts = [
         f"{TITLE}{folder.name}",
         "The averaged weights of each stage, in "
@@ -203,14 +203,30 @@ def card(
         "**Training.**",
         "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
         *_generation(runs),
-        f'**Use.** `namm.load("{folder.name}")` returns the maps, the diffusion models and the '
-        f"constraint; `namm run {again}` runs the tests. Whatever takes a checkpoint takes these "
-        f"files, such as `--model.init_args.mirror.init_args.checkpoint={example}`.",
+        " ".join(["**Use.**", *_uses(list(files), folder, again)]),
         "**Hashes,** for `sha256sum --check`:",
         "\n".join(sums),
         "**Licence.** Apache-2.0, as the code of the project.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _uses(files: Sequence[str], folder: Path, again: str) -> list[str]:
+    r"""Returns what loads the files, in sentences: only what there are files for."""
+    have = {Path(file).stem for file in files}
+    uses = []
+    if "mdm" in have and have & {"namm", "finetune"}:
+        uses.append(
+            f'`namm.load("{folder.name}")` returns the maps, the diffusion models and the '
+            "constraint."
+        )
+    if have == set(STAGES):
+        uses.append(f"`namm run {again}` runs the tests.")
+    uses.append(
+        "Whatever takes a checkpoint takes these files, such as "
+        f"`--model.init_args.mirror.init_args.checkpoint={folder / next(iter(files))}`."
+    )
+    return uses
 
 
 def _generation(runs: Path) -> list[str]:

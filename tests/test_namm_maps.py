@@ -159,8 +159,16 @@ def test_convolution_used_twice_is_still_one() -> None:
     assert len(list(net.parameters())) == 2
 
 
+def test_dilated_convolution_is_converted() -> None:
+    conv, x = nn.Conv2d(2, 3, 3, padding=2, dilation=2), torch.randn(1, 2, 8, 8)
+
+    expected = conv(x)
+    got = pad_per_axis(nn.Sequential(conv), ("constant", "constant"))(x)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+
+
 def test_convolution_that_cannot_be_converted_is_named() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=2, dilation=2))
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, dilation=2))
 
     with pytest.raises(ValueError, match=r"cannot convert .* dilation=\(2, 2\)"):
         pad_per_axis(net, AXES)

@@ -248,6 +248,17 @@ def test_same_run_gives_the_same_bytes_and_a_card_that_says_so(
     assert "`namm run configs/burgers --scale tiny --pretrained`" in text
 
 
+def test_card_promises_no_more_than_there_are_files_for(problem: Path, tmp_path: Path) -> None:
+    whole = (SHIPPED / "README.md").read_text()
+    shutil.copytree(RUNS / "namm", tmp_path / "runs" / "namm")
+    assert main(["ship", str(tmp_path / "runs"), str(tmp_path / "burgers")]) is None
+    maps = (tmp_path / "burgers" / "README.md").read_text()
+
+    assert '`namm.load("burgers")` returns' in whole and "--pretrained` runs the tests" in whole
+    assert "namm.load(" not in maps and "--pretrained" not in maps
+    assert "burgers/namm.safetensors`." in maps
+
+
 def results(runs: str, stage: str = "") -> dict[str, Any]:
     return json.loads(Path("runs", runs, stage, "results.json").read_text())
 
