@@ -172,9 +172,10 @@ def pad_per_axis(module: nn.Module, padding: Sequence[Padding]) -> nn.Module:
             if type(conv) is not nn.Conv2d or conv.padding == (0, 0):
                 continue
             if conv not in replaced:
-                reaches = zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
-                named = isinstance(conv.padding, str)  # "same" or "valid"
-                if named or any(2 * int(p) != d * (k - 1) for p, d, k in reaches):
+                reach = tuple(
+                    d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
+                )
+                if conv.padding != reach:
                     raise ValueError(
                         f"pad_per_axis cannot convert the convolution {name}: {conv}. The padding "
                         "must be the reach of the kernel."
