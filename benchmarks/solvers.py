@@ -204,7 +204,7 @@ class Bench:
         self.out: Path = options.out or Path(f"{self.runs}-solvers")
         self.file = self.out / "tuning.json"
         self.tuning = json.loads(self.file.read_text()) if self.file.exists() else {}
-        self.rows = 0
+        self.place = 0  # of a solver in the report, whatever --only asks for
 
     def tuned(self, key: str, tune: Callable[[], tuple[Any, Any]]) -> Any:
         r"""Returns the tuned value of a key, and tunes it if that is still to be done."""
@@ -220,7 +220,9 @@ class Bench:
         r"""Tunes and evaluates every solver in both spaces."""
         for space, stage in self.stages.items():
             tuner = Tuner(stage)
-            for name in (name for name in SOLVERS if name in self.options.only):
+            for self.place, name in enumerate(SOLVERS):
+                if name not in self.options.only:
+                    continue
                 value = self.tuned(f"{space}/{name}", partial(tuner.tune, name))
                 self.evaluate(space, f"{name}, published", recipe(name, SOLVERS[name][2]))
                 self.evaluate(space, f"{name}, tuned", recipe(name, value))
@@ -230,6 +232,7 @@ class Bench:
                     weight = self.solvers["inverse/mirror_pigdm"]["weight"]
                     self.evaluate(space, f"{name}, pigdm.yaml", recipe(name, weight))
             if self.options.long:
+                self.place = len(SOLVERS)
                 self.evaluate(space, "DPS, 1000 calls", LONG)
         report(self.out, self.runs)
 
@@ -252,9 +255,8 @@ class Bench:
             method: The name of the method, without that of the space.
             solver: The class path and the arguments of the solver.
         """
-        self.rows += 1
         method = f"mirror-{method}" if space == "mirror" else method
-        version = f"{space}/{self.rows:02d}_{method.replace(' ', '_').replace(',', '')}"
+        version = f"{space}/{self.place:02d}_{method.replace(' ', '_').replace(',', '')}"
         if (self.out / version / "results.json").exists():
             return
         argv = [*self.stages[space].argv, f"--model.init_args.solver={json.dumps(solver)}"]
