@@ -1,15 +1,16 @@
 r"""How well does the counter of galaxies count, on its data and off them?
 
     python benchmarks/counter.py [--counter FILE] [--out docs/results/counter]
-    python benchmarks/counter.py --samples FILE.h5 [--n 8]
+    python benchmarks/counter.py --samples FILE.h5 [--maps CKPT] [--n 8]
     python benchmarks/counter.py --export runs/counter/counter/checkpoints/last.ckpt FILE
 
 The first counts in images of 2 to 14 galaxies on 64 x 64 points, clean and spoilt in several ways,
 none of which the training has seen; takes one galaxy out of an image, which should change the
 count by one; and asks how small a change of an image can do the same without a galaxy. Beside it
 stands a count of peaks, which has not been trained. The second counts in a file of samples, in its
-datasets `x` or else `y`, and writes `samples.json`. The third turns a checkpoint into the file of
-weights that is shipped.
+datasets `x` or else `y`, and writes `samples.json`. Samples `y` of mirror space are first taken back
+to images by the maps; these are trained on the counter, and the peaks say whether they fool it. The
+third turns a checkpoint into the file of weights that is shipped.
 """
 
 import argparse
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from constraints import Counter, load_counter, noise, save_counter  # noqa: E402
 from constraints.count import FILE  # noqa: E402
 from datamodules.galaxies import draw_background, draw_catalogue, render  # noqa: E402
+from namm import Mirror, load_mirror  # noqa: E402
 from namm.__main__ import answered  # noqa: E402
 from namm.counting import calibration, table  # noqa: E402
 
@@ -144,16 +146,28 @@ def measure(counter: Counter, images: int) -> dict[str, Any]:
     return results
 
 
-def score_samples(counter: Counter, file: Path, n: int) -> dict[str, Any]:
-    r"""Returns how many objects the samples in a file hold, by the counter and by peaks."""
+@torch.no_grad()
+def score_samples(
+    counter: Counter, file: Path, n: int, mirror: Mirror | None = None
+) -> dict[str, Any]:
+    r"""Returns how many objects the samples in a file hold, by the counter and by peaks.
+
+    Arguments:
+        counter: The counter.
+        file: The file.
+        n: The number they should hold.
+        mirror: Maps that take mirror samples back to images.
+    """
     results: dict[str, Any] = {}
     with h5py.File(file) as content:
         found: list[str] = []
         content.visit(found.append)
         found = [k for k in found if getattr(content[k], "ndim", 0) == 4]  # no coordinates
         named = {key: [k for k in found if k.rpartition("/")[2] == key] for key in ("x", "y")}
-        for name in named["x"] or named["y"]:
+        for name in named["y"] if mirror else named["x"] or named["y"]:
             x = torch.from_numpy(np.asarray(content[name], dtype=np.float32))
+            if mirror:
+                x = torch.cat([mirror.inverse(y) for y in x.split(64)])
             c, p = count(counter, x), peaks(x)
             numbers, images = c.round().unique(return_counts=True)
             results[name] = {
@@ -163,7 +177,7 @@ def score_samples(counter: Counter, file: Path, n: int) -> dict[str, Any]:
                 "counts": {f"{k:g}": int(i) for k, i in zip(numbers, images, strict=True)},
             }
     if not results:
-        sys.exit(f"{file} has no dataset x or y: give a file of samples.")
+        sys.exit(f"{file} has no dataset {'y' if mirror else 'x or y'}: give a file of samples.")
     return results
 
 
@@ -242,6 +256,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/counter"))
     parser.add_argument("--images", type=int, default=128, help="the images of each number")
     parser.add_argument("--samples", type=Path, help="a file of samples to count in")
+    parser.add_argument("--maps", help="the checkpoint of maps, if these are mirror samples")
     parser.add_argument("--n", type=int, default=8, help="the number samples should have")
     parser.add_argument("--export", nargs=2, metavar=("CKPT", "FILE"))
     options = parser.parse_args(argv)
@@ -251,7 +266,8 @@ def main(argv: list[str] | None = None) -> None:
     counter = load_counter(options.counter)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.samples:
-        text = json.dumps(score_samples(counter, options.samples, options.n), indent=1)
+        mirror = load_mirror(options.maps) if options.maps else None
+        text = json.dumps(score_samples(counter, options.samples, options.n, mirror), indent=1)
         (options.out / "samples.json").write_text(text + "\n")
         print(text)
         return
