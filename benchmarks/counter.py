@@ -8,9 +8,9 @@ The first counts in images of 2 to 14 galaxies on 64 x 64 points, clean and spoi
 none of which the training has seen; takes one galaxy out of an image, which should change the
 count by one; and asks how small a change of an image can do the same without a galaxy. Beside it
 stands a count of peaks, which has not been trained. The second counts in a file of samples, in its
-datasets `x` or else `y`, and writes `samples.json`. Samples `y` of mirror space are first taken back
-to images by the maps; these are trained on the counter, and the peaks say whether they fool it. The
-third turns a checkpoint into the file of weights that is shipped.
+datasets `x` or else `y`, and writes `samples.json`. Samples `y` of mirror space are first taken
+back to images by the maps; these are trained on the counter, and the peaks say whether they fool
+it. The third turns a checkpoint into the file of weights that is shipped.
 """
 
 import argparse
