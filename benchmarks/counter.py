@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,9 +28,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from constraints import Counter, load_counter, noise, save_counter  # noqa: E402
+from constraints import Counter, InputError, load_counter, noise, save_counter  # noqa: E402
 from constraints.count import FILE  # noqa: E402
 from datamodules.galaxies import draw_background, draw_catalogue, render  # noqa: E402
+from datamodules.schema import open_fields  # noqa: E402
 from namm import Mirror, load_mirror  # noqa: E402
 from namm.__main__ import answered  # noqa: E402
 from namm.counting import calibration, table  # noqa: E402
@@ -159,7 +159,7 @@ def score_samples(
         mirror: Maps that take mirror samples back to images.
     """
     results: dict[str, Any] = {}
-    with h5py.File(file) as content:
+    with open_fields(file) as content:
         found: list[str] = []
         content.visit(found.append)
         found = [k for k in found if getattr(content[k], "ndim", 0) == 4]  # no coordinates
@@ -177,7 +177,8 @@ def score_samples(
                 "counts": {f"{k:g}": int(i) for k, i in zip(numbers, images, strict=True)},
             }
     if not results:
-        sys.exit(f"{file} has no dataset {'y' if mirror else 'x or y'}: give a file of samples.")
+        wanted = "y" if mirror else "x or y"
+        raise InputError(f"{file} has no dataset {wanted}: give a file of samples.")
     return results
 
 

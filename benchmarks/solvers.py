@@ -204,7 +204,6 @@ class Bench:
         self.out: Path = options.out or Path(f"{self.runs}-solvers")
         self.file = self.out / "tuning.json"
         self.tuning = json.loads(self.file.read_text()) if self.file.exists() else {}
-        self.place = 0  # of a solver in the report, whatever --only asks for
 
     def tuned(self, key: str, tune: Callable[[], tuple[Any, Any]]) -> Any:
         r"""Returns the tuned value of a key, and tunes it if that is still to be done."""
@@ -220,24 +219,23 @@ class Bench:
         r"""Tunes and evaluates every solver in both spaces."""
         for space, stage in self.stages.items():
             tuner = Tuner(stage)
-            for self.place, name in enumerate(SOLVERS):
+            for place, name in enumerate(SOLVERS):
                 if name not in self.options.only:
                     continue
                 value = self.tuned(f"{space}/{name}", partial(tuner.tune, name))
-                self.evaluate(space, f"{name}, published", recipe(name, SOLVERS[name][2]))
-                self.evaluate(space, f"{name}, tuned", recipe(name, value))
+                self.evaluate(space, place, f"{name}, published", recipe(name, SOLVERS[name][2]))
+                self.evaluate(space, place, f"{name}, tuned", recipe(name, value))
                 if (space, name) == ("data", "DPS"):
-                    self.guide(tuner, value)
+                    self.guide(tuner, place, value)
                 if name == "stochastic PiGDM" and "inverse/mirror_pigdm" in self.solvers:
                     weight = self.solvers["inverse/mirror_pigdm"]["weight"]
-                    self.evaluate(space, f"{name}, pigdm.yaml", recipe(name, weight))
+                    self.evaluate(space, place, f"{name}, pigdm.yaml", recipe(name, weight))
             if self.options.long:
-                self.place = len(SOLVERS)
-                self.evaluate(space, "DPS, 1000 calls", LONG)
+                self.evaluate(space, len(SOLVERS), "DPS, 1000 calls", LONG)
         report(self.out, self.runs)
 
-    def guide(self, tuner: Tuner, zeta: float) -> None:
-        r"""Tunes and evaluates constraint-guided DPS, from the step of DPS."""
+    def guide(self, tuner: Tuner, place: int, zeta: float) -> None:
+        r"""Tunes and evaluates constraint-guided DPS, from the step of DPS, in its place."""
         configured = self.solvers["inverse/guided_dps"]
 
         def build(zeta: float, weight: float) -> dict[str, Any]:
@@ -245,18 +243,19 @@ class Bench:
 
         tune = partial(tuner.tune_guided, build, zeta, configured["weight"])
         best = self.tuned("data/guided", tune)
-        self.evaluate("data", "constraint-guided DPS, tuned", build(*best))
+        self.evaluate("data", place, "constraint-guided DPS, tuned", build(*best))
 
-    def evaluate(self, space: str, method: str, solver: dict[str, Any]) -> None:
+    def evaluate(self, space: str, place: int, method: str, solver: dict[str, Any]) -> None:
         r"""Runs one command, unless its results are there.
 
         Arguments:
             space: `data` or `mirror`.
+            place: That of the solver in the report, whatever `--only` asks for.
             method: The name of the method, without that of the space.
             solver: The class path and the arguments of the solver.
         """
         method = f"mirror-{method}" if space == "mirror" else method
-        version = f"{space}/{self.place:02d}_{method.replace(' ', '_').replace(',', '')}"
+        version = f"{space}/{place:02d}_{method.replace(' ', '_').replace(',', '')}"
         if (self.out / version / "results.json").exists():
             return
         argv = [*self.stages[space].argv, f"--model.init_args.solver={json.dumps(solver)}"]

@@ -9,7 +9,7 @@ Everything that takes a checkpoint takes such a file as well.
 __all__ = ["Trained", "load", "ship"]
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -203,7 +203,7 @@ def card(
         "**Training.**",
         "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
         *_generation(runs),
-        " ".join(["**Use.**", *_uses(list(files), folder, again)]),
+        " ".join(["**Use.**", *_uses(files, folder, again)]),
         "**Hashes,** for `sha256sum --check`:",
         "\n".join(sums),
         "**Licence.** Apache-2.0, as the code of the project.",
@@ -211,7 +211,7 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _uses(files: Sequence[str], folder: Path, again: str) -> list[str]:
+def _uses(files: Collection[str], folder: Path, again: str) -> list[str]:
     r"""Returns what loads the files, in sentences: only what there are files for."""
     have = {Path(file).stem for file in files}
     uses = []
