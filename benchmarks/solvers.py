@@ -3,12 +3,12 @@ r"""Every solver on the same trained networks, in data space and in mirror space
     namm run configs/burgers --scale demo --to dm
     python benchmarks/solvers.py [configs/burgers --scale demo] [--only DPS C-PiGDM Trust] [--long]
 
-takes the networks of a run, and for each solver and each space makes two rows: with the published
-step size, and with one tuned on fields of the validation split until the reduced chi2 is 1. DPS
-in data space has a third, guided by the constraint, whose step and weight are tuned together.
-Every row is the plain command `namm test` that is printed, on fields of the test split; `namm
-report` gathers them. A sample takes 100 calls of the denoiser or fewer, 20 of the pseudo-inverse
-ones, and 1000 in a row on request.
+takes the networks of a run, or the shipped ones with --pretrained, and for each solver and each
+space makes two rows: with the published step size, and with one tuned on fields of the validation
+split until the reduced chi2 is 1. DPS in data space has a third, guided by the constraint, whose
+step and weight are tuned together. Every row is the plain command `namm test` that is printed, on
+fields of the test split; `namm report` gathers them. A sample takes 100 calls of the denoiser or
+fewer, 20 of the pseudo-inverse ones, and 1000 in a row on request.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, derive_seed
-from datamodules import FieldDataset
+from datamodules import FieldData, FieldDataset
 from inverse import Pullback
 from namm import cli
 from namm.__main__ import answered
@@ -88,9 +88,9 @@ def recipe(name: str, value: float, **more: Any) -> dict[str, Any]:
     return {"class_path": f"inverse.{kind}", "init_args": {**fixed, parameter: value, **more}}
 
 
-def planned(problem: Path, scale: str) -> dict[str, Stage]:
+def planned(problem: Path, scale: str, pretrained: bool = False) -> dict[str, Stage]:
     r"""Returns the stages of `namm run` by their names."""
-    return {stage.name: stage for stage in plan(problem, scale)}
+    return {stage.name: stage for stage in plan(problem, scale, pretrained)}
 
 
 class Tuner:
@@ -108,6 +108,7 @@ class Tuner:
         self.denoiser = build_part(model["denoiser"]).requires_grad_(False)
         self.constraint: Constraint = build_part(model["constraint"])
         self.operator = operator = build_part(model["operator"])
+        build_part(stage.config["data"], FieldData).prepare_data()  # simulates what is missing
         dataset = FieldDataset(data["file"], split)
         x = torch.stack([dataset[i]["x"] for i in range(fields)])
         self.m = operator.measure(x, [derive_seed(seed, "field", i) for i in range(fields)])
@@ -193,7 +194,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        stages = planned(options.problem, options.scale)
+        stages = planned(options.problem, options.scale, options.pretrained)
         self.stages = {space: stages[name] for space, name in SPACES.items()}
         self.solvers = {
             name: stage.config["model"]["init_args"]["solver"]["init_args"]
@@ -272,6 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problem", type=Path, nargs="?", default=Path("configs/burgers"))
     parser.add_argument("--scale", default="demo", help="the scale of the run, as of `namm run`")
+    parser.add_argument("--pretrained", action="store_true", help="take the shipped weights")
     parser.add_argument("--out", type=Path, help="the folder of the results, beside the run's")
     parser.add_argument("--only", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
     parser.add_argument("--fields", type=int, default=16, help="of the test split, 2 samples each")

@@ -50,8 +50,8 @@ def report(folder: Path, runs: Path | None = None) -> None:
     gathered = {
         "rows": rows,
         "training": {
-            stage: {key: value for key, value in facts.items() if key != "loss"}
-            for stage, facts in trained.items()
+            stage: {key: value for key, value in found.items() if key != "loss"}
+            for stage, found in trained.items()
         },
         "training_flops": spent,
         "stages": {
@@ -118,9 +118,9 @@ def costs(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of what training cost."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
     out = [_line(head), _line(["---"] * len(head))]
-    for stage, facts in trained.items():
-        minutes = f"{facts['seconds'] / 60:.1f}"
-        out.append(_line([stage, facts["steps"], f"{facts['flops'] / 1e12:.4g}", minutes]))
+    for stage, found in trained.items():
+        minutes = f"{found['seconds'] / 60:.1f}"
+        out.append(_line([stage, found["steps"], f"{found['flops'] / 1e12:.4g}", minutes]))
     return "\n".join(out)
 
 
@@ -139,7 +139,7 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
         stage = file.parent.parent
         state = read_checkpoint(file)
-        if not (facts := _facts(state)):
+        if not (counted := facts(state)):
             continue
         events = EventAccumulator(str(stage), size_guidance={"scalars": 0})
         events.Reload()
@@ -148,7 +148,7 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         finished = stage / "finished.json"
         times = [e.wall_time for e in scalars.get("flops", [])] or [0.0]
         trained[stage.name] = {
-            **facts,
+            **counted,
             "seconds": json.loads(finished.read_text())["seconds"]
             if finished.exists()
             else times[-1] - times[0],
@@ -161,7 +161,7 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         before = _lineage(trained[stage.name]["from"], trained)
         before_flops = sum(trained[name]["flops"] for name in before)
         trained[stage.name]["distance_by_flops"] = [
-            (before_flops + facts["flops"] // facts["steps"] * (e.step + 1), e.value)
+            (before_flops + counted["flops"] // counted["steps"] * (e.step + 1), e.value)
             for e in scalars.get("val/samples", [])
         ]
     return trained
@@ -181,11 +181,28 @@ def shipped(stages: Results) -> dict[str, dict[str, Any]]:
         if _stage(path) in trained or not holds_weights(path):
             continue
         state = read_checkpoint(path)
-        if facts := _facts(state):
+        if counted := facts(state):
             course: dict[str, Any] = {"loss": {}, "distance_by_flops": []}
-            trained[_stage(path)] = {**facts, "seconds": state["seconds"], **course}
+            trained[_stage(path)] = {**counted, "seconds": state["seconds"], **course}
             named += _paths(state["hyper_parameters"])
     return dict(sorted(trained.items(), key=lambda item: (*STAGES, item[0]).index(item[0])))
+
+
+def facts(state: dict[str, Any]) -> dict[str, Any]:
+    r"""Returns what a checkpoint or a file of shipped weights says of its training: steps, counted
+    operations, and the stages it was built from; nothing if it counted no operations.
+
+    Arguments:
+        state: What `read_checkpoint` returned.
+    """
+    counts = [c for c in state["callbacks"].values() if "per_step" in c]
+    if not counts:
+        return {}
+    return {
+        "steps": state["global_step"],
+        "flops": counts[0]["per_step"] * state["global_step"],
+        "from": sorted({_stage(path) for path in _paths(state["hyper_parameters"])}),
+    }
 
 
 def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> float:
@@ -245,12 +262,12 @@ def draw(
         draw_fields(part, fields, residuals[task], 1)
     dots, cost, loss = parts[-1].subplots(1, 3)
     _dots(dots, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"])
-    for stage, facts in trained.items():
-        if points := facts["distance_by_flops"]:
+    for stage, found in trained.items():
+        if points := found["distance_by_flops"]:
             flops, distances = zip(*points, strict=True)
             tera = [f / 1e12 for f in flops]
             cost.plot(tera, distances, marker="o", ms=3, lw=1, label=f"{stage}, training")
-        if points := facts["loss"].get("train/loss"):
+        if points := found["loss"].get("train/loss"):
             loss.plot(*zip(*points, strict=True), lw=0.8, label=stage)
     for row in rows:
         if (
@@ -317,17 +334,6 @@ def _paths(config: Any) -> Iterator[str]:
 def _stage(path: str) -> str:
     file = Path(path)
     return file.stem if file.suffix == ".safetensors" else file.parent.parent.name
-
-
-def _facts(state: dict[str, Any]) -> dict[str, Any]:
-    counts = [c for c in state["callbacks"].values() if "per_step" in c]
-    if not counts:
-        return {}
-    return {
-        "steps": state["global_step"],
-        "flops": counts[0]["per_step"] * state["global_step"],
-        "from": sorted({_stage(path) for path in _paths(state["hyper_parameters"])}),
-    }
 
 
 def _value(row: dict[str, Any]) -> str:

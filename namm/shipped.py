@@ -9,7 +9,7 @@ Everything that takes a checkpoint takes such a file as well.
 __all__ = ["Trained", "load", "ship"]
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -115,7 +115,8 @@ def main(argv: Sequence[str]) -> None:
 
 def ship(runs: Path, folder: Path, half: bool = False) -> None:
     r"""Writes the weights of the trained stages of a run, and the card. All files or none: what
-    does not fit is refused before anything is written.
+    does not fit is refused before anything is written. Stages that the folder holds from another
+    run stay, and stay on the card.
 
     Arguments:
         runs: The folder of the runs of a problem, with the stages namm, mdm, finetune and dm, or
@@ -137,25 +138,23 @@ def ship(runs: Path, folder: Path, half: bool = False) -> None:
     trained = training(runs)
     inside = folder.resolve().is_relative_to(ROOT)
     home = folder.resolve().relative_to(ROOT) if inside else folder
-    files, table = {}, []
+    files = {}
     for stage in found:
         state = read_checkpoint(runs / stage / LAST)
         state["hyper_parameters"] = _moved(state.get("hyper_parameters", {}), home)
-        facts = trained.get(stage, {"flops": 0, "seconds": 0.0})
-        content = files[f"{stage}.safetensors"] = pack(state, half, seconds=facts["seconds"])
-        size = len(content) / 2**20
+        seconds = trained.get(stage, {"seconds": 0.0})["seconds"]
+        content = files[f"{stage}.safetensors"] = pack(state, half, seconds=seconds)
         if len(content) > LIMIT:
             raise InputError(
-                f"{stage}.safetensors would take {size:.1f} MiB, and at most "
+                f"{stage}.safetensors would take {len(content) / 2**20:.1f} MiB, and at most "
                 f"{LIMIT / 2**20:.0f} are shipped: "
                 + ("train a smaller network." if half else "--half halves it.")
             )
-        tera, minutes = f"{facts['flops'] / 1e12:.4g}", f"{facts['seconds'] / 60:.1f}"
-        table.append([stage, WHAT[stage], state["global_step"], tera, minutes, f"{size:.1f}"])
     for name, content in files.items():
         with atomic(folder / name) as out:
             out.write(content)
-    text = card(runs, home, half, files, table)
+    held = {s: f for s in STAGES if (f := folder / f"{s}.safetensors").is_file()}
+    text = card(runs, home, half, held)
     file = folder / "README.md"
     before = file.read_text("utf-8").split(TITLE)[0].rstrip() if file.exists() else ""
     with atomic(file) as out:
@@ -163,19 +162,18 @@ def ship(runs: Path, folder: Path, half: bool = False) -> None:
     print(f"{', '.join([*files, file.name])} in {folder}")
 
 
-def card(
-    runs: Path, folder: Path, half: bool, files: dict[str, bytes], table: list[list[Any]]
-) -> str:
+def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
     r"""Returns the card. What another author wrote above it in the same file stays there.
 
     Arguments:
-        runs: The folder of the runs.
+        runs: The folder of the runs, with a checkpoint of one of the stages or more.
         folder: The folder of the files, as a reader of the repository names it.
         half: Whether the weights were rounded.
-        files: The content of each file.
-        table: For each stage its name, what it is, its steps, TFLOP, minutes and MiB.
+        files: The file of each stage that is shipped.
     """
-    first = runs / table[0][0]
+    from .report import facts
+
+    first = next(runs / stage for stage in files if (runs / stage / LAST).is_file())
     about = read_checkpoint(first / LAST).get("provenance", {})
     constraint = dict(about.get("constraint", {}))
     kind = constraint.pop("class", "a constraint")
@@ -183,8 +181,14 @@ def card(
     data = yaml.safe_load(config.read_text("utf-8")).get("data", {}) if config.exists() else {}
     made = {k: v for k, v in data.get("init_args", {}).items() if k in ("sizes", "seed")}
     head = ["stage", "what", "steps", "counted TFLOP", "minutes", "MiB"]
-    rows = [head, ["---"] * len(head), *table]
-    sums = [f"    {sha256(content).hexdigest()}  {name}" for name, content in files.items()]
+    rows: list[list[Any]] = [head, ["---"] * len(head)]
+    for stage, file in files.items():
+        state = read_checkpoint(file)
+        tera = f"{facts(state).get('flops', 0) / 1e12:.4g}"
+        size = f"{file.stat().st_size / 2**20:.1f}"
+        minutes = f"{state['seconds'] / 60:.1f}"
+        rows.append([stage, WHAT[stage], state["global_step"], tera, minutes, size])
+    sums = [f"    {sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files.values()]
     # the names of runs are those of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")
     again = f"configs/{folder.name}{f' --scale {scale}' if scale else ''} --pretrained"
@@ -211,20 +215,20 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _uses(files: Collection[str], folder: Path, again: str) -> list[str]:
+def _uses(files: dict[str, Path], folder: Path, again: str) -> list[str]:
     r"""Returns what loads the files, in sentences: only what there are files for."""
-    have = {Path(file).stem for file in files}
     uses = []
-    if "mdm" in have and have & {"namm", "finetune"}:
+    if "mdm" in files and files.keys() & {"namm", "finetune"}:
         uses.append(
             f'`namm.load("{folder.name}")` returns the maps, the diffusion models and the '
             "constraint."
         )
-    if have == set(STAGES):
+    if len(files) == len(STAGES):
         uses.append(f"`namm run {again}` runs the tests.")
+    one = folder / next(iter(files.values())).name
     uses.append(
         "Whatever takes a checkpoint takes these files, such as "
-        f"`--model.init_args.mirror.init_args.checkpoint={folder / next(iter(files))}`."
+        f"`--model.init_args.mirror.init_args.checkpoint={one}`."
     )
     return uses
 

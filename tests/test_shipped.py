@@ -259,6 +259,21 @@ def test_card_promises_no_more_than_there_are_files_for(problem: Path, tmp_path:
     assert "burgers/namm.safetensors`." in maps
 
 
+def test_stages_of_another_run_stay_in_the_folder_and_on_the_card(
+    problem: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "burgers"
+    for stage in ("dm", "namm"):  # each in a run of its own
+        shutil.copytree(RUNS / stage, tmp_path / stage / "burgers-tiny" / stage)
+        assert main(["ship", str(tmp_path / stage / "burgers-tiny"), str(folder)]) is None
+    assert (folder / "dm.safetensors").read_bytes() == Path(file("dm")).read_bytes()
+
+    card, whole = ((f / "README.md").read_text() for f in (folder, SHIPPED))
+    rows = [line for line in whole.splitlines() if line.startswith(("| namm |", "| dm |"))]
+    assert len(rows) == 2 and "\n".join(rows) in card
+    assert "| mdm |" not in card and "namm.load(" not in card
+
+
 def results(runs: str, stage: str = "") -> dict[str, Any]:
     return json.loads(Path("runs", runs, stage, "results.json").read_text())
 
