@@ -100,8 +100,8 @@ class DiffusersDenoiser(Denoiser):
         padding: The padding modes of the last two axes, given to all convolutions of the network.
         patch: The side of the patches that are folded into channels before the network, which
             makes it about `patch²` times cheaper.
-        bfloat16: Whether the network computes in bfloat16 while training: a gain on processors
-            with matrix instructions for it, many times slower on those without.
+        bfloat16: Whether the network computes in bfloat16 while training: a gain only where
+            there are matrix instructions for it.
     """
 
     mean: Tensor

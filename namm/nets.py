@@ -201,8 +201,8 @@ class PatchNet(nn.Module):
         dilations: The dilations of the blocks in turn, begun again where they end. Rules that tie
             distant points, such as a symmetry or a total, need blocks that see far.
         bfloat16: Whether the coarse grid computes in bfloat16 while training, where most of the
-            operations are. Evaluation is in full precision. A gain on processors with matrix
-            instructions for it; many times slower on those without.
+            operations are. Evaluation is in full precision. A gain only where there are matrix
+            instructions for it.
         padding: The padding modes of the last two axes.
     """
 
