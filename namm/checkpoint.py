@@ -134,6 +134,11 @@ def load_weights(
             training did not average.
     """
     source = state["state_dict"]
+    if "shipped" in state and not source:
+        raise InputError(
+            f"{state['shipped']} is the record of a training, without its weights: give a file "
+            f"that has them, such as finetune.safetensors for maps, or train the stage."
+        )
     if weights == "raw" and "shipped" in state:
         raise InputError(
             f"{state['shipped']} holds the averaged weights alone: take weights=ema, or give the "

@@ -42,7 +42,7 @@ import yaml
 from . import cli
 from .errors import CommandError, Interrupted, nearest, unreadable
 from .io import atomic
-from .weights import find
+from .weights import find, is_record
 
 KEYS = ("verb", "configs", "args")
 VERBS = ("fit", "validate", "test", "predict", "report")
@@ -147,7 +147,8 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Sta
         problem: The folder that holds `run.yaml`.
         scale: The name of a folder of overlays in it, if any.
         pretrained: Whether to take the weights shipped for the problem, and leave out the stages
-            that would make them.
+            that would make them. A stage that needs weights of which only the record is shipped
+            is left out, and a line says so.
     """
     listed = list(entries(problem / "run.yaml"))
     if pretrained:
@@ -169,7 +170,10 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Sta
         args = [str(arg) for arg in entry.get("args", [])]
         inputs: dict[str, str] = {}
         if pretrained:
-            args, inputs = shipped(name, problem.resolve().name, args)
+            args, inputs, lacking = shipped(name, problem.resolve().name, args)
+            if lacking:
+                print(f"'{name}' is left out: the weights of {lacking[0]} are not shipped.")
+                continue
         argv += [arg.replace("{runs}", str(runs)) for arg in args]
         try:
             stage = Stage(name, argv, runs, cli.parse(argv), inputs)
@@ -184,16 +188,18 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Sta
     return stages
 
 
-def shipped(name: str, problem: str, args: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def shipped(
+    name: str, problem: str, args: Sequence[str]
+) -> tuple[list[str], dict[str, str], list[str]]:
     r"""Returns the arguments of a stage with the files of shipped weights in place of checkpoints,
-    and the hashes of these files.
+    the hashes of these files, and the stages among them of which only the record is shipped.
 
     Arguments:
         name: The name of the stage.
         problem: The name of the problem.
         args: The arguments.
     """
-    inputs: dict[str, str] = {}
+    files: dict[str, Path] = {}
 
     def replace(match: re.Match[str]) -> str:
         path = Path("pretrained", problem, f"{match[1]}.safetensors")
@@ -203,10 +209,12 @@ def shipped(name: str, problem: str, args: Sequence[str]) -> tuple[list[str], di
                 f"stage '{name}' needs {path}, and there is none: give a problem whose weights "
                 f"are shipped, or train them without --pretrained."
             )
-        inputs[match[1]] = sha256(file.read_bytes()).hexdigest()
+        files[match[1]] = file
         return str(path)
 
-    return [CHECKPOINT.sub(replace, arg) for arg in args], inputs
+    args = [CHECKPOINT.sub(replace, arg) for arg in args]
+    inputs = {stage: sha256(file.read_bytes()).hexdigest() for stage, file in files.items()}
+    return args, inputs, [stage for stage, file in files.items() if is_record(file)]
 
 
 def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

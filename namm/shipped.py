@@ -22,7 +22,7 @@ from constraints import Constraint, InputError
 from .checkpoint import build_part, load_mirror, load_part, read_checkpoint
 from .io import LAST, atomic
 from .mirror import Mirror
-from .weights import ROOT, STAGES, find, pack
+from .weights import ROOT, STAGES, find, is_record, pack
 
 LIMIT = 12 * 2**20
 TITLE = "# Trained models of "
@@ -109,11 +109,19 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("runs", type=Path, help="the folder of the runs, such as runs/burgers")
     parser.add_argument("folder", type=Path, help="where to, such as pretrained/burgers")
     parser.add_argument("--half", action="store_true", help="round to float16: half the size")
+    parser.add_argument(
+        "--record",
+        nargs="+",
+        default=[],
+        choices=STAGES,
+        metavar="STAGE",
+        help="write only the record of these trainings, without weights",
+    )
     options = parser.parse_args(argv)
-    ship(options.runs, options.folder, options.half)
+    ship(options.runs, options.folder, options.half, options.record)
 
 
-def ship(runs: Path, folder: Path, half: bool = False) -> None:
+def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = ()) -> None:
     r"""Writes the weights of the trained stages of a run, and the card. All files or none: what
     does not fit is refused before anything is written. Stages that the folder holds from another
     run stay, and stay on the card.
@@ -123,6 +131,8 @@ def ship(runs: Path, folder: Path, half: bool = False) -> None:
             some of them.
         folder: The folder to write.
         half: Whether to round kernels and matrices to float16.
+        records: The stages of which only the record of the training is written: what later stages
+            cost counts them in, and few use maps that have been fine-tuned since.
 
     Raises:
         InputError: If no stage has a checkpoint, or a file would be above 12 MiB.
@@ -143,7 +153,9 @@ def ship(runs: Path, folder: Path, half: bool = False) -> None:
         state = read_checkpoint(runs / stage / LAST)
         state["hyper_parameters"] = _moved(state.get("hyper_parameters", {}), home)
         seconds = trained.get(stage, {"seconds": 0.0})["seconds"]
-        content = files[f"{stage}.safetensors"] = pack(state, half, seconds=seconds)
+        content = files[f"{stage}.safetensors"] = pack(
+            state, half, record=stage in records, seconds=seconds
+        )
         if len(content) > LIMIT:
             raise InputError(
                 f"{stage}.safetensors would take {len(content) / 2**20:.1f} MiB, and at most "
@@ -180,6 +192,8 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
     config = first / "config.yaml"
     data = yaml.safe_load(config.read_text("utf-8")).get("data", {}) if config.exists() else {}
     made = {k: v for k, v in data.get("init_args", {}).items() if k in ("sizes", "seed")}
+    weights = {s: f for s, f in files.items() if not is_record(f)}
+    records = [stage for stage in files if stage not in weights]
     head = ["stage", "what", "steps", "counted TFLOP", "minutes", "MiB"]
     rows: list[list[Any]] = [head, ["---"] * len(head)]
     for stage, file in files.items():
@@ -187,7 +201,8 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         tera = f"{facts(state).get('flops', 0) / 1e12:.4g}"
         size = f"{file.stat().st_size / 2**20:.1f}"
         minutes = f"{state['seconds'] / 60:.1f}"
-        rows.append([stage, WHAT[stage], state["global_step"], tera, minutes, size])
+        what = WHAT[stage] + (", the record alone" if stage in records else "")
+        rows.append([stage, what, state["global_step"], tera, minutes, size])
     sums = [f"    {sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files.values()]
     # the names of runs are those of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")
@@ -198,7 +213,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         "The averaged weights of each stage, in "
         + ("float16 but for vectors and the map g" if half else "float32")
         + f", with the recipes of their networks. Written by `namm ship {source} {folder}"
-        f"{' --half' if half else ''}`.",
+        f"{' --half' if half else ''}{' --record ' * bool(records) + ' '.join(records)}`.",
         f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy `{kind}` with "
         f"{json.dumps(constraint)}, of `{data.get('class_path', 'a data module')}` with "
         f"{json.dumps(made)}; the hash of the fields is `{about.get('data', 'not known')}`, which "
@@ -207,7 +222,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         "**Training.**",
         "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
         *_generation(runs),
-        " ".join(["**Use.**", *_uses(files, folder, again)]),
+        " ".join(["**Use.**", *_uses(weights, folder, again)]),
         "**Hashes,** for `sha256sum --check`:",
         "\n".join(sums),
         "**Licence.** Apache-2.0, as the code of the project.",
@@ -215,21 +230,27 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _uses(files: dict[str, Path], folder: Path, again: str) -> list[str]:
+def _uses(weights: dict[str, Path], folder: Path, again: str) -> list[str]:
     r"""Returns what loads the files, in sentences: only what there are files for."""
     uses = []
-    if "mdm" in files and files.keys() & {"namm", "finetune"}:
+    if "mdm" in weights and weights.keys() & {"namm", "finetune"}:
         uses.append(
             f'`namm.load("{folder.name}")` returns the maps, the diffusion models and the '
             "constraint."
         )
-    if len(files) == len(STAGES):
-        uses.append(f"`namm run {again}` runs the tests.")
-    one = folder / next(iter(files.values())).name
-    uses.append(
-        "Whatever takes a checkpoint takes these files, such as "
-        f"`--model.init_args.mirror.init_args.checkpoint={one}`."
-    )
+    if {"mdm", "finetune", "dm"} <= weights.keys():
+        uses.append(
+            f"`namm run {again}` runs the tests"
+            + ("." if "namm" in weights else ", but for the maps before fine-tuning.")
+        )
+    for stage in ("finetune", "namm", "mdm", "dm"):
+        if stage in weights:
+            part = "mirror" if stage in ("finetune", "namm") else "denoiser"
+            uses.append(
+                "Whatever takes a checkpoint takes these files, such as "
+                f"`--model.init_args.{part}.init_args.checkpoint={folder / weights[stage].name}`."
+            )
+            break
     return uses
 
 

@@ -3,10 +3,11 @@ training it further would.
 
 A `safetensors` file holds the weights of one stage as they are at test time, the averaged ones,
 and as text the rest of what `read_checkpoint` returns: the recipes of the parts, what they were
-trained on, the steps and their counted operations. Reading it runs no code.
+trained on, the steps and their counted operations. Reading it runs no code. Without the weights
+such a file is the record of a training that later ones were built on.
 """
 
-__all__ = ["STAGES", "find", "holds_weights", "pack", "unpack"]
+__all__ = ["STAGES", "find", "holds_weights", "is_record", "pack", "unpack"]
 
 import json
 from pathlib import Path
@@ -45,7 +46,12 @@ def holds_weights(path: str | Path) -> bool:
         return False
 
 
-def pack(state: dict[str, Any], half: bool = False, **facts: Any) -> bytes:
+def is_record(path: str | Path) -> bool:
+    r"""Returns whether a file of shipped weights is the record of a training alone."""
+    return not unpack(find(path) or path)["state_dict"]
+
+
+def pack(state: dict[str, Any], half: bool = False, record: bool = False, **facts: Any) -> bytes:
     r"""Returns the content of the file; the same checkpoint gives the same bytes.
 
     Kept are the weights of the one part that a stage trains: the denoiser, or else the maps. All
@@ -55,6 +61,7 @@ def pack(state: dict[str, Any], half: bool = False, **facts: Any) -> bytes:
         state: What `read_checkpoint` returned.
         half: Whether to round kernels and matrices to float16. Vectors stay as they are, and the
             forward map too: its bits tell the space of a diffusion model.
+        record: Whether to leave out the weights.
         facts: What else to say of the training.
 
     Raises:
@@ -70,7 +77,7 @@ def pack(state: dict[str, Any], half: bool = False, **facts: Any) -> bytes:
     weights = {
         name: _rounded(name, weight) if half else weight.contiguous()
         for name, weight in state["state_dict"].items()
-        if name.startswith(f"{part}.")
+        if name.startswith(f"{part}.") and not record
     }
     counts = {k: c for k, c in state.get("callbacks", {}).items() if "per_step" in c}
     kept = {key: state.get(key) for key in ("global_step", "hyper_parameters", "provenance")}

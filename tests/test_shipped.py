@@ -359,3 +359,35 @@ def test_parameters_in_a_tuple_are_compared_after_they_were_shipped() -> None:
     callback._compare({"constraint": {"class": "Periodic", "tiles": [2, 2]}}, "The file")
     with pytest.raises(InputError, match=r"The file has constraint tiles \[2, 4\], this stage"):
         callback._compare({"constraint": {"class": "Periodic", "tiles": [2, 4]}}, "The file")
+
+
+def test_record_of_a_training_counts_its_cost_and_stands_for_no_weights(
+    problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder = tmp_path / "burgers"
+    assert main(["ship", str(RUNS), str(folder), "--record", "namm"]) is None
+    assert main(["ship", str(RUNS), str(folder), "--record", "maps"]) == 2
+    record, whole = file("namm", folder), file("namm")
+
+    assert Path(record).stat().st_size < Path(whole).stat().st_size / 2
+    facts = ("global_step", "callbacks", "hyper_parameters", "provenance")
+    ours, theirs = read_checkpoint(record), read_checkpoint(whole)
+    assert all(ours[key] == theirs[key] for key in facts)
+    with pytest.raises(InputError, match="is the record of a training, without its weights"):
+        load_mirror(record)
+    with pytest.raises(InputError, match="is the record of a training, without its weights"):
+        NAMM(tiny_mirror(), Burgers(), init_from=record)
+    assert same(namm.load(str(folder)).mirror, load_mirror(file("finetune")))
+
+    card = (folder / "README.md").read_text()
+    assert "| namm | the maps g and f, the record alone | " in card
+    assert "--record namm`." in card and "but for the maps before fine-tuning" in card
+    assert f"checkpoint={folder}/finetune.safetensors`." in card
+
+    # the tests that need the weights are left out, and the cost of the others stays
+    monkeypatch.setattr("namm.run.find", lambda path: folder / path.name)
+    capsys.readouterr()
+    assert main([*TEST, "--pretrained", "--dry-run"]) is None
+    out = capsys.readouterr().out
+    assert "'generation/mdm' is left out: the weights of namm are not shipped." in out
+    assert out.count("namm test") == 7
