@@ -118,10 +118,18 @@ def costs(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of what training cost."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
     out = [_line(head), _line(["---"] * len(head))]
-    for stage, found in trained.items():
-        minutes = f"{found['seconds'] / 60:.1f}"
-        out.append(_line([stage, found["steps"], f"{found['flops'] / 1e12:.4g}", minutes]))
+    out += [_line([stage, *cost(found)]) for stage, found in trained.items()]
     return "\n".join(out)
+
+
+def cost(found: dict[str, Any]) -> list[str]:
+    r"""Returns what a training cost, as cells of a table: steps, counted TFLOP, and minutes.
+
+    Arguments:
+        found: Its steps, its counted operations if any, and its seconds.
+    """
+    tera, minutes = found.get("flops", 0) / 1e12, found["seconds"] / 60
+    return [str(found["steps"]), f"{tera:.4g}", f"{minutes:.1f}"]
 
 
 def training(folder: Path) -> dict[str, dict[str, Any]]:

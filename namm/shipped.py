@@ -183,7 +183,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         half: Whether the weights were rounded.
         files: The file of each stage that is shipped.
     """
-    from .report import facts
+    from .report import cost, facts
 
     first = next(runs / stage for stage in files if (runs / stage / LAST).is_file())
     about = read_checkpoint(first / LAST).get("provenance", {})
@@ -198,11 +198,10 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
     rows: list[list[Any]] = [head, ["---"] * len(head)]
     for stage, file in files.items():
         state = read_checkpoint(file)
-        tera = f"{facts(state).get('flops', 0) / 1e12:.4g}"
+        spent = {"steps": state["global_step"], **facts(state), "seconds": state["seconds"]}
         size = f"{file.stat().st_size / 2**20:.1f}"
-        minutes = f"{state['seconds'] / 60:.1f}"
         what = WHAT[stage] + (", the record alone" if stage in records else "")
-        rows.append([stage, what, state["global_step"], tera, minutes, size])
+        rows.append([stage, what, *cost(spent), size])
     sums = [f"    {sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files.values()]
     # the names of runs are those of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")
