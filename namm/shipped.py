@@ -242,14 +242,13 @@ def _uses(weights: dict[str, Path], folder: Path, again: str) -> list[str]:
             f"`namm run {again}` runs the tests"
             + ("." if "namm" in weights else ", but for the maps before fine-tuning.")
         )
-    for stage in ("finetune", "namm", "mdm", "dm"):
-        if stage in weights:
-            part = "mirror" if stage in ("finetune", "namm") else "denoiser"
-            uses.append(
-                "Whatever takes a checkpoint takes these files, such as "
-                f"`--model.init_args.{part}.init_args.checkpoint={folder / weights[stage].name}`."
-            )
-            break
+    if weights:
+        stage = next(s for s in ("finetune", "namm", "mdm", "dm") if s in weights)
+        part = "mirror" if stage in ("finetune", "namm") else "denoiser"
+        uses.append(
+            "Whatever takes a checkpoint takes these files, such as "
+            f"`--model.init_args.{part}.init_args.checkpoint={folder / weights[stage].name}`."
+        )
     return uses
 
 
