@@ -96,11 +96,16 @@ class PathConstraint(Constraint, abc.ABC):
             )
         d, frames = self.positions(x[:1]).shape[1:3]
         least, most, last = self._extent()
-        if not least <= d <= most or last >= frames:
+        if not least <= d <= most:
+            wanted = f"{least}" if least == most else f"at least {least}"
             raise InputError(
-                f"This {name} speaks of frame {last} and coordinate {least - 1}, both from 0, but "
-                f"got trajectories of {frames} frames and {d} coordinates, from fields of shape "
-                f"{tuple(x.shape)}."
+                f"This {name} expects trajectories of {wanted} coordinates, got {d}, from fields "
+                f"of shape {tuple(x.shape)}: give kinematics where the channels are angles."
+            )
+        if last >= frames:
+            raise InputError(
+                f"This {name} speaks of frame {last}, counted from 0, but got trajectories of "
+                f"{frames} frames, from fields of shape {tuple(x.shape)}."
             )
 
     @abc.abstractmethod

@@ -157,7 +157,11 @@ class Box(ConvexSet):
         super().__init__()
         lowest, highest = (torch.as_tensor(v, dtype=torch.float64) for v in (low, high))
         sizes = {v.numel() for v in (lowest, highest) if v.ndim}
-        if len(sizes) > 1 or not (lowest <= highest).all():
+        if len(sizes) > 1:
+            raise ValueError(
+                f"Box expects as many lower bounds as upper ones, got {low} and {high}."
+            )
+        if not (lowest <= highest).all():
             raise ValueError(
                 f"Box expects lower bounds that are at most the upper ones, got {low} and {high}."
             )

@@ -79,10 +79,13 @@ class FieldData(KeyedData, abc.ABC):
         in_memory: bool | None = None,
     ) -> None:
         super().__init__(seed, batch_size, num_workers)
-        for name, counts in (("sizes", sizes), ("predict_sizes", predict_sizes or {})):
-            if wrong := {k: n for k, n in counts.items() if k not in self.first or n < 1}:
+        for name, counts, splits in (
+            ("sizes", sizes, tuple(self.first)),
+            ("predict_sizes", predict_sizes or {}, NEEDED["predict"]),
+        ):
+            if wrong := {k: n for k, n in counts.items() if k not in splits or n < 1}:
                 raise InputError(
-                    f"`{name}` has {wrong}, but positive numbers for train, val or test are "
+                    f"`{name}` has {wrong}, but positive numbers for {' or '.join(splits)} are "
                     f"wanted."
                 )
         self.constraint = constraint

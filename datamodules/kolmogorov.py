@@ -63,6 +63,10 @@ class KolmogorovData(FieldData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
+        if min(points, frames) < 1:
+            raise InputError(
+                f"KolmogorovData expects at least 1 point and 1 frame, got {points} and {frames}."
+            )
         if min(max_velocity, peak_wavenumber) <= 0 or start < 0:
             raise InputError(
                 f"KolmogorovData expects a positive max_velocity and peak_wavenumber and a start "

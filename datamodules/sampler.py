@@ -69,6 +69,11 @@ class KeyedBatches(Sampler[list[int]]):
             return 0, 0
         limit = self.trainer.limit_train_batches
         length = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
+        if length < 1:
+            raise InputError(
+                f"limit_train_batches={limit} leaves none of the {len(self)} batches of an epoch: "
+                "give more of them."
+            )
         # Batches are counted rather than optimiser steps (several batches may share one) or epochs
         # (a checkpoint of the last batch still belongs to its epoch).
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
@@ -119,6 +124,11 @@ class KeyedData(LightningDataModule):
 
     def __init__(self, seed: int, batch_size: int, num_workers: int) -> None:
         super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(
+                f"A batch_size of at least 1 and a num_workers of at least 0 are wanted, got "
+                f"{batch_size} and {num_workers}."
+            )
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
 
     def shuffled(self, items: Dataset) -> DataLoader:

@@ -4,13 +4,12 @@ __all__ = ["DSG"]
 
 import math
 
-import torch
 from torch import Tensor
 
 from constraints import Constraint
 from mdm import Denoiser, Level, Transition
 
-from .solver import Cost, Run, Sequential, misfit
+from .solver import Cost, Run, Sequential, misfit, unit
 
 
 class DSG(Sequential):
@@ -67,15 +66,10 @@ class DSG(Sequential):
         y_hat, gradient = run.pull(y_t, level.t, loss)
         mean = level.mean(y_hat, y_t)
         radius = math.sqrt(y_t[0].numel()) * level.step.std
-        descent = -radius * _unit(run.guard(gradient, limit=math.inf))
+        descent = -radius * unit(run.guard(gradient, limit=math.inf))
         noise = level.step.std * level.noise(y_t)
-        return mean + radius * _unit(noise + self.gamma * (descent - noise)), mean
+        return mean + radius * unit(noise + self.gamma * (descent - noise)), mean
 
     def cost(self, denoiser: Denoiser) -> Cost:
         levels = self.levels(denoiser)
         return Cost(len(levels), sum(map(self.guided, levels)))
-
-
-def _unit(v: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.ndim - 1))
-    return v / (norm + 1e-8)

@@ -11,7 +11,7 @@ from torch import Tensor
 from constraints import Constraint
 from mdm import Level, Transition
 
-from .solver import Run, Sequential, misfit
+from .solver import Run, Sequential, misfit, unit
 
 
 class LGDMC(Sequential):
@@ -78,6 +78,5 @@ class LGDMC(Sequential):
 
         y_hat, gradient = run.pull(y_t, level.t, loss)
         if self.normalise:
-            norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-            gradient = gradient / (norm + 1e-8).reshape(-1, *[1] * (y_t.ndim - 1))
+            gradient = unit(gradient)
         return level.land(level.mean(y_hat, y_t) + run.guard(-self.step_size * gradient))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, InputError, derive_seed, noise
-from mdm import Denoiser
+from mdm import Denoiser, Result
 from namm import Evaluation, IdentityMirror, Mirror, describe_constraint, save_recipe
 
 from .operators import LinearOperator, Operator, Pullback, Residual
@@ -17,7 +17,8 @@ from .solver import Solver
 
 class Inverse(Evaluation):
     r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
-    distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise),
+    distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise, where
+    there is noise),
     relative error of the whole field, and the number of rejected guidances, with the guards of
     every distance. Beside the chi2 stands its floor, where the constraint knows one: no field that
     satisfies the constraint exactly fits better in the mean.
@@ -84,11 +85,14 @@ class Inverse(Evaluation):
             )
 
     def on_test_start(self) -> None:
+        super().on_test_start()
+        self.observed = None
         have = len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
-        if have <= self.first:
+        if have < self.first + self.fields:
             raise InputError(
-                f"Inverse was asked to measure fields from position {self.first} on, but there "
-                f"are {have}, counted from 0: give an earlier `first`."
+                f"Inverse was asked to measure {self.fields} test fields from position "
+                f"{self.first} on, counted from 0, but there are {have}: give fewer `fields` or "
+                "an earlier `first`."
             )
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -100,7 +104,8 @@ class Inverse(Evaluation):
             return
         m = self.operator.measure(x, [derive_seed(self.seed, "field", i) for i in index])
         unknowns = self.constraint.unknowns(x.shape[1:])
-        if unknowns is not None and not isinstance(self.operator, Residual):
+        noisy = bool(self.operator.std.all())
+        if noisy and unknowns is not None and not isinstance(self.operator, Residual):
             self.observed = m[0].numel(), unknowns
         copies = range(self.per_field)
         seeds = [derive_seed(self.seed, "solve", i, k) for i in index for k in copies]
@@ -109,18 +114,25 @@ class Inverse(Evaluation):
         if not isinstance(self.mirror, IdentityMirror):
             operator = Pullback(operator, self.mirror)
         shape = self.mirror.shape(x.shape[1:])
-        with self.account(self.denoiser, len(x)):
+
+        def solve(m: Tensor, seeds: list[int]) -> tuple[Result, Tensor]:
             result = self.solver(self.denoiser, operator, m, shape, seeds)
             with torch.no_grad():
-                x_hat = self.mirror.inverse(result.mean)
+                return result, self.mirror.inverse(result.mean)
+
+        self.count_flops(lambda: solve(m[:1], seeds[:1]))
+        with self.account(self.denoiser, len(x)):
+            result, x_hat = solve(m, seeds)
         ends = {"clean": x_hat}
         if not torch.equal(result.y, result.mean):
             with torch.no_grad():
                 ends["published"] = self.mirror.inverse(result.y)
         rejected = torch.tensor(result.report.get("rejected", [0] * len(x)), device=x.device)
         for name, end in ends.items():
-            chi2 = ((m - self.operator(end)) / self.operator.std).square().flatten(1).mean(1)
-            extra = {"chi2": chi2, "rejected": rejected}
+            extra = {"rejected": rejected}
+            if noisy:
+                misfit = (m - self.operator(end)) / self.operator.std
+                extra["chi2"] = misfit.square().flatten(1).mean(dim=1)
             if not isinstance(self.operator, Residual):  # which has not seen the field
                 error = torch.linalg.vector_norm((end - x).flatten(1), dim=1)
                 truth = torch.linalg.vector_norm(x.flatten(1), dim=1)

@@ -4,7 +4,7 @@ The loop down the levels exists once, in `mdm.chain`; a solver of that kind says
 does with the measurement. What a solver costs is known before it runs, and counted while it does.
 """
 
-__all__ = ["Cost", "Run", "Sequential", "Solver", "guard", "misfit"]
+__all__ = ["Cost", "Run", "Sequential", "Solver", "guard", "misfit", "unit"]
 
 import abc
 from collections.abc import Callable, Sequence
@@ -210,6 +210,16 @@ def misfit(
     if constraint is not None:
         loss = loss + weight * constraint(operator.field(y_hat))
     return loss
+
+
+def unit(v: Tensor) -> Tensor:
+    r"""Returns each field scaled to length 1.
+
+    Arguments:
+        v: The fields, with shape `(B, *)`.
+    """
+    norm = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.ndim - 1))
+    return v / (norm + 1e-8)
 
 
 def guard(move: Tensor, scale: Tensor, limit: float = 1e3) -> tuple[Tensor, Tensor, Tensor]:

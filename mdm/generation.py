@@ -9,7 +9,7 @@ from constraints import Constraint, InputError, derive_seed
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
-from .sampler import DPMSolver, Sampler
+from .sampler import DPMSolver, Result, Sampler
 
 
 class Generation(Evaluation):
@@ -50,6 +50,10 @@ class Generation(Evaluation):
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         if samples < 3:
             raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
+        if batch_samples < 1:
+            raise ValueError(
+                f"Generation expects to draw at least 1 sample at a time, got {batch_samples}."
+            )
         self.denoiser = denoiser
         self.space = mirror or IdentityMirror()
         self.restorer = restorer
@@ -72,11 +76,16 @@ class Generation(Evaluation):
         shape = self.space.shape(self.shown["data"].shape[1:])
         seeds = [derive_seed(self.seed, "test", i) for i in range(self.total)]
         seeds = seeds[self.global_rank :: self.trainer.world_size]
+
+        def draw(seeds: list[int]) -> tuple[Result, Tensor]:
+            result = self.sampler(self.denoiser, shape, seeds)
+            return result, self._decode(result.mean)
+
         for k in range(0, len(seeds), self.batch_samples):
             part = seeds[k : k + self.batch_samples]
+            self.count_flops(lambda: draw(seeds[:1]))
             with self.account(self.denoiser, len(part)):
-                result = self.sampler(self.denoiser, shape, part)
-                x_hat = self._decode(result.mean)
+                result, x_hat = draw(part)
             self.score("clean", x_hat)
             if not torch.equal(result.y, result.mean):
                 self.score("published", self._decode(result.y))

@@ -59,6 +59,11 @@ class MDM(Stage):
         seed: int = 0,
     ) -> None:
         super().__init__(lr, beta1, warmup, decay, seed)
+        if min(val_samples, batch_samples) < 1:
+            raise ValueError(
+                f"MDM expects to draw at least 1 sample in a validation and at a time, got "
+                f"{val_samples} and {batch_samples}: leave the constraint out to draw none."
+            )
         save_recipe(self, "denoiser", "mirror", "constraint", "sampler")
         self.denoiser = denoiser
         self.mirror = (mirror or IdentityMirror()).requires_grad_(False)

@@ -98,6 +98,8 @@ class CosineSchedule(Schedule):
     """
 
     def __init__(self, end: float = 0.99) -> None:
+        if not 0 < end < 1:
+            raise ValueError(f"CosineSchedule expects an end between 0 and 1, got {end}.")
         self.end = end
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -126,10 +126,12 @@ class Ancestral(Transition):
         self.kept = torch.cumprod(1 - self.beta, dim=0)
 
     def times(self, schedule: Schedule) -> Tensor:
-        if not isinstance(schedule, VPSchedule):
+        if not isinstance(schedule, VPSchedule) or vars(schedule) != vars(VPSchedule()):
+            rates = ", ".join(f"{name}={value:g}" for name, value in vars(schedule).items())
             raise InputError(
-                f"Ancestral is the published chain of a VPSchedule, got a denoiser trained with "
-                f"{type(schedule).__name__}: use mdm.DDIM, whose steps follow every schedule."
+                f"Ancestral is the published chain of VPSchedule(), got a denoiser trained with "
+                f"{type(schedule).__name__}({rates}): use mdm.DDIM, whose steps follow every "
+                "schedule."
             )
         called = torch.linspace(1, 1e-3, self.steps, dtype=torch.float64)
         return torch.cat([called, called.new_zeros(1)])

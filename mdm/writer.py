@@ -12,6 +12,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+SPLITS = ("train", "val")  # in the order of the loaders of a prediction
+
 
 class SampleWriter(BasePredictionWriter):
     r"""Creates the callback that writes the samples of `MDM.predict_step` to an HDF5 file, one
@@ -19,13 +21,11 @@ class SampleWriter(BasePredictionWriter):
 
     Arguments:
         file: The path of the file; `samples.h5` in the run's folder if missing.
-        splits: The names of the splits, in the order of the data loaders.
     """
 
-    def __init__(self, file: str | None = None, splits: Sequence[str] = ("train", "val")) -> None:
+    def __init__(self, file: str | None = None) -> None:
         super().__init__(write_interval="epoch")
         self.path = file
-        self.splits = list(splits)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.file = Path(self.path or f"{trainer.log_dir or '.'}/samples.h5")
@@ -40,8 +40,6 @@ class SampleWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         del batch_indices
-        if len(self.splits) == 1:
-            predictions = [predictions]
         parts = [self._merge(batches) for batches in predictions]
         if trainer.world_size > 1:
             ranks: list[Any] = [None] * trainer.world_size
@@ -52,7 +50,7 @@ class SampleWriter(BasePredictionWriter):
         temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         with h5py.File(temporary, "w") as file:
             file.attrs["schema"] = "namm-mirror/1"
-            for split, part in zip(self.splits, parts, strict=True):
+            for split, part in zip(SPLITS, parts, strict=True):
                 file[f"{split}/y"] = part["y"].numpy()
         os.replace(temporary, self.file)
 

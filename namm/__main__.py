@@ -5,7 +5,6 @@ __all__ = ["answered", "main"]
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from .errors import CommandError, Interrupted, nearest
 
@@ -105,11 +104,9 @@ def run(argv: Sequence[str]) -> int | None:
 
         ship(argv[1:])
     elif argv[0] == "report":
-        if len(argv) != 2 or argv[1].startswith("-"):
-            raise CommandError("namm report needs one folder, that of the runs it is to report.")
-        from .report import report
+        from .report import main as gather
 
-        report(Path(argv[1]))
+        gather(argv[1:])
     else:
         from .cli import main as lightning
 

@@ -36,7 +36,7 @@ from torch import distributed
 
 from constraints import Constraint, InputError
 
-from . import EMA, Flops, Provenance
+from . import EMA, Flops, Provenance, Stage
 from .errors import CommandError, Interrupted, explain, subclasses
 from .io import (
     AtomicCheckpointIO,
@@ -196,7 +196,8 @@ class CLI(LightningCLI):
                     f"There is no last checkpoint in {run_folder(self.trainer)}: give a file with "
                     "--ckpt_path, or the folder of a run with --trainer.logger.version."
                 )
-        if given is None and subcommand in ("validate", "predict"):
+        trained = subcommand == "test" and isinstance(self.model, Stage)
+        if given is None and (trained or subcommand in ("validate", "predict")):
             raise InputError(
                 f"`namm {subcommand}` needs the weights of a trained model: give --ckpt_path."
             )

@@ -13,7 +13,7 @@ import contextlib
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,19 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.task, self.method, self.seed = task, method, seed
         self.cycle = Mean()
         self.floor = Mean()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.cycle.reset()
+        self.floor.reset()
         self.scores: dict[str, dict[str, Any]] = {}
         self.held: list[Tensor] = []
         self.shown: dict[str, Tensor] = {}
         self.calls = self.vjps = self.samples = 0
         self.flops_per_sample = self.seconds = 0.0
+
+    def on_test_start(self) -> None:
+        self._begin()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         raise InputError(
@@ -93,26 +101,33 @@ class Evaluation(L.LightningModule, abc.ABC):
         for key, value in extra.items():
             metrics[key].update(value)
 
+    def count_flops(self, make: Callable[[], Any]) -> None:
+        r"""Counts the operations of one sample, which are those of every other, once in a test:
+        before the first is timed, since counting takes time of its own.
+
+        Arguments:
+            make: What makes one sample.
+        """
+        if not self.samples:
+            with CountFlops() as counter:
+                make()
+            self.flops_per_sample = float(counter.flops)
+
     @contextlib.contextmanager
     def account(self, denoiser: Any, n: int) -> Iterator[None]:
         r"""Counts what the block costs: seconds, calls and vector-Jacobian products of the
-        denoiser, and operations, the last on the first block alone and taken to be the same per
-        sample after.
+        denoiser.
 
         Arguments:
             denoiser: The denoiser, with its counters `calls` and `vjps`.
             n: The number of samples that the block makes.
         """
         denoiser.reset_cost()
-        counter = CountFlops() if not self.samples else contextlib.nullcontext()
         start = time.perf_counter()
-        with counter:
-            yield
+        yield
         if self.device.type == "cuda":  # which works on after a call has returned
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - start
-        if isinstance(counter, CountFlops):
-            self.flops_per_sample = counter.flops / n
         # one call serves all samples of a batch
         self.calls += denoiser.calls * n
         self.vjps += denoiser.vjps * n
@@ -136,6 +151,10 @@ class Evaluation(L.LightningModule, abc.ABC):
         spent = [self.samples, self.calls, self.vjps, self.seconds]
         samples, *spent = self._sum(torch.tensor(spent, dtype=torch.float64)).tolist()
         n = int(samples)
+        if n == 0:
+            raise InputError(
+                "The test ended before a field was measured: raise trainer.limit_test_batches."
+            )
         cost = dict(zip(("calls", "vjps", "seconds"), (s / n for s in spent), strict=True))
         cost["flops"] = self.flops_per_sample
         rows = []

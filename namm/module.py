@@ -13,7 +13,7 @@ from constraints import Constraint, InputError
 from .checkpoint import load_weights, read_checkpoint, save_recipe, stamp
 from .losses import mirror_losses
 from .metrics import ConstraintDistance
-from .mirror import Mirror
+from .mirror import Mirror, MirrorMap
 from .stage import Stage
 
 
@@ -87,6 +87,11 @@ class NAMM(Stage):
                 ) from error
             stamp(mirror, init_from, state)
         if freeze_forward:
+            if not isinstance(mirror, MirrorMap):
+                raise InputError(
+                    f"freeze_forward keeps the forward map of a MirrorMap, got "
+                    f"{type(mirror).__name__}: leave it out."
+                )
             mirror.forward_map.requires_grad_(False)
         levels = [sigma_max * k / 4 for k in range(5)]
         self.robustness = torch.nn.ModuleList(ConstraintDistance() for _ in levels)
@@ -96,6 +101,11 @@ class NAMM(Stage):
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
         x, y = batch["x"], batch.get("y")
         shape = self.mirror.shape(x.shape[1:])
+        if y is not None and y.shape[1:] != torch.Size(shape):
+            raise InputError(
+                f"The mirror samples have shape {tuple(y.shape[1:])}, but g makes fields of "
+                f"{tuple(shape)}: draw them with a diffusion model of these maps."
+            )
         s = self.sigma_max * self.uniform(batch, *key, "level")
         n = self.noise(batch, shape, *key, "noise")
         losses = mirror_losses(self.mirror, self.constraint, x, _like(s, n) * n, y)

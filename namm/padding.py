@@ -30,6 +30,11 @@ def pad(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
         The padded fields, with shape `(B, C, H + 2 width[0], W + 2 width[1])`.
     """
     for dim, w, mode in zip((-2, -1), width, padding, strict=True):
+        if (mode == "circular" and w > x.shape[dim]) or (mode == "reflect" and w >= x.shape[dim]):
+            raise ValueError(
+                f"A {mode} padding of {w} reaches beyond an axis of {x.shape[dim]} points: take "
+                "larger fields, or a smaller kernel, dilation or patch."
+            )
         # several times faster on a CPU than `torch.nn.functional.pad`, its gradient above all
         x = torch.cat(_ends(x, dim, w, mode), dim) if w else x
     return x

@@ -41,8 +41,10 @@ def field_grid(
     from matplotlib.figure import Figure
 
     rows = min(rows, *(len(f) for f in fields.values()))
-    residuals = {title: residual_image(constraint, f) for title, f in fields.items()}
-    residuals |= dict.fromkeys(mirror)
+    residuals = {
+        title: None if title in mirror else residual_image(constraint, field)
+        for title, field in fields.items()
+    }
     per_row = 1 if all(r is None for r in residuals.values()) else 2
     size = (1.7 * len(fields) + 0.8, 1.75 * rows * per_row + 0.3)
     if are_curves(fields):
@@ -166,9 +168,12 @@ def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | Non
     Returns:
         The residuals, with shape `(B, C', H', W')`, or nothing.
     """
-    if constraint is None or type(constraint).residual is Constraint.residual:
+    if constraint is None:
         return None
-    residual = constraint.residual(field.float()).cpu()
+    try:
+        residual = constraint.residual(field.float()).cpu()
+    except NotImplementedError:  # it, or a term of it, defines a distance alone
+        return None
     return residual.flatten(1, -3) if residual.ndim > 3 else None
 
 

@@ -1,9 +1,9 @@
 r"""The report of a run: tables, a figure and one `results.json` from those of its stages."""
 
-__all__ = ["report"]
+__all__ = ["main", "report"]
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,21 @@ COLUMNS = (
     *("mmd", "spread", "spectrum", "cycle"),
 )
 Results = dict[Path, dict[str, Any]]
+Spent = dict[str, dict[str, float]]  # by task and method
+
+
+def main(argv: Sequence[str]) -> None:
+    r"""Writes the report that a command asks for.
+
+    Arguments:
+        argv: The options of the verb.
+    """
+    from .run import Parser
+
+    what = "Write the tables and the figure of finished stages."
+    parser = Parser(prog="namm report", description=what)
+    parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
+    report(parser.parse_args(argv).folder)
 
 
 def report(folder: Path, runs: Path | None = None) -> None:
@@ -35,18 +50,25 @@ def report(folder: Path, runs: Path | None = None) -> None:
         runs: The folder of the trainings that the results name, if it is another one.
 
     Raises:
-        InputError: If no stage below it has results.
+        InputError: If no stage below it has results, if the results are those of several problems,
+            or if two stages have results of the same method in the same task.
     """
     stages = {
         p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))
     }
+    if problems := [path for path, results in stages.items() if "stages" in results]:
+        raise InputError(
+            f"{folder} holds the runs of several problems: give the folder of one of them, such "
+            f"as {problems[0]}."
+        )
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
     trained = shipped(stages) | training(runs or folder)
-    rows = unique([row for results in stages.values() for row in results["rows"]])
-    spent = {
-        results["rows"][0]["method"]: compute(results, trained) for results in stages.values()
-    }
+    rows = unique(stages)
+    spent: Spent = {}
+    for results in stages.values():
+        row = results["rows"][0]
+        spent.setdefault(row["task"], {})[row["method"]] = compute(results, trained)
     gathered = {
         "rows": rows,
         "training": {
@@ -61,7 +83,8 @@ def report(folder: Path, runs: Path | None = None) -> None:
     }
     (folder / "results.json").write_text(json.dumps(gathered, indent=1))
     tasks = sorted({row["task"] for row in rows})
-    parts = [*(table(rows, task, spent) for task in tasks), *([costs(trained)] if trained else [])]
+    parts = [table(rows, task, spent[task]) for task in tasks]
+    parts += [costs(trained)] if trained else []
     text = "\n\n".join(parts)
     (folder / "report.md").write_text(text + "\n")
     draw(stages, rows, trained, spent).savefig(folder / "report.png", dpi=170)
@@ -74,9 +97,21 @@ def report(folder: Path, runs: Path | None = None) -> None:
         print(f"{what:8} {folder / name}")
 
 
-def unique(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    r"""Returns the rows with those of the data, which every stage reports, once for each task."""
-    kept = {tuple(row[k] for k in ("task", "method", "protocol", "metric")): row for row in rows}
+def unique(stages: Results) -> list[dict[str, Any]]:
+    r"""Returns the rows of all stages, with those of the data, which every stage reports, once for
+    each task."""
+    kept: dict[tuple[str, ...], dict[str, Any]] = {}
+    owner: dict[tuple[str, str], Path] = {}
+    for folder, results in stages.items():
+        for row in results["rows"]:
+            task, method = row["task"], row["method"]
+            if method != "data" and owner.setdefault((task, method), folder) != folder:
+                raise InputError(
+                    f"{owner[task, method]} and {folder} both hold results of the method "
+                    f"'{method}' in the task '{task}': give one of them another name with "
+                    "--model.init_args.method or task, and run it again."
+                )
+            kept[task, method, row["protocol"], row["metric"]] = row
     return sorted(kept.values(), key=lambda row: (row["task"], row["method"] != "data"))
 
 
@@ -228,7 +263,7 @@ def draw(
     stages: Results,
     rows: list[dict[str, Any]],
     trained: dict[str, dict[str, Any]],
-    spent: dict[str, float],
+    spent: Spent,
 ) -> "Figure":
     r"""Draws the figure of a run: fields of every task and method with their residuals; below them
     the distances with their intervals, the distance by training operations, and the losses.
@@ -237,7 +272,7 @@ def draw(
         stages: The results by folder, which also holds the `fields.pt` of the stage.
         rows: The rows of all results.
         trained: What `training` returned.
-        spent: The counted operations of all training behind each method.
+        spent: The counted operations of all training behind each method, by task.
     """
     from matplotlib.figure import Figure
 
@@ -277,13 +312,11 @@ def draw(
             cost.plot(tera, distances, marker="o", ms=3, lw=1, label=f"{stage}, training")
         if points := found["loss"].get("train/loss"):
             loss.plot(*zip(*points, strict=True), lw=0.8, label=stage)
+    behind = spent.get("generation", {})
     for row in rows:
-        if (
-            row["metric"] == "distance"
-            and row["task"] == "generation"
-            and spent.get(row["method"])
-        ):
-            point = (spent[row["method"]] / 1e12, row["value"])
+        of_samples = row["metric"] == "distance" and row["task"] == "generation"
+        if of_samples and behind.get(row["method"]):
+            point = (behind[row["method"]] / 1e12, row["value"])
             cost.plot(*point, "*", ms=8, label=f"{row['method']}, test")
     cost.set(xlabel="training operations (TFLOP)", ylabel=r"distance $\ell$ of samples")
     loss.set(xlabel="training step", ylabel="training loss")

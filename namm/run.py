@@ -318,7 +318,8 @@ def difference(stage: Stage) -> str:
             return f"its input '{name}' has changed"
     old, new = flat(before["config"]), flat(stage.config)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in keys[:3])
+    changed = [f"{key} was {old.get(key)} and is {new.get(key)}" for key in keys[:3]]
+    return ", ".join(changed) or "its verb or an empty section of its configuration has changed"
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

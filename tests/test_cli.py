@@ -138,7 +138,7 @@ def test_report_needs_a_folder(
     monkeypatch.setattr("namm.report.report", reported.append)
 
     assert main(["report"]) == 2
-    assert "namm report needs one folder" in capsys.readouterr().err
+    assert "namm report: the following arguments are required: folder" in capsys.readouterr().err
     assert main(["report", "runs/burgers"]) is None
     assert reported == [Path("runs/burgers")]
 
@@ -246,6 +246,14 @@ def test_last_is_needed_to_use_a_model(
 ) -> None:
     assert main([verb, *FILES, "--ckpt_path", "last"]) == 1
     assert "There is no last checkpoint in runs/toy/a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_weights_are_needed_to_use_a_model(
+    verb: str, problem: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, *FILES]) == 1
+    assert f"`namm {verb}` needs the weights of a trained model" in capsys.readouterr().err
 
 
 def test_saved_configuration_serves_every_verb(problem: Path) -> None:

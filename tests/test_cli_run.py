@@ -180,6 +180,16 @@ def test_change_is_not_mixed_in(stages: list[Path], capsys: pytest.CaptureFixtur
     assert main(RUN) is None
 
 
+def test_change_of_the_verb_is_not_mixed_in(
+    stages: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(RUN) is None
+    write("configs/toy/run.yaml", {"stages": edited(STAGES, "check.verb", "test")})
+
+    assert main(RUN) == 2
+    assert "holds another 'check': its verb" in capsys.readouterr().err
+
+
 def test_change_reaches_the_stages_that_read_it(
     stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -451,6 +451,27 @@ def test_ranks_evaluate_each_field_once(tmp_path: Path) -> None:
     assert sorted(seen) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size of at least 1"),
+        ({"num_workers": -1}, "num_workers of at least 0"),
+        ({"predict_sizes": {"test": 5}}, "positive numbers for train or val"),
+    ],
+)
+def test_options_that_make_no_batches_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        plain(write(tmp_path / "a.h5", test=5), **options)
+
+
+def test_limit_that_leaves_no_batch_is_refused() -> None:
+    trainer = L.Trainer(limit_train_batches=0.1, accelerator="cpu", logger=False)
+    with pytest.raises(InputError, match="leaves none of the 2 batches"):
+        iter(KeyedBatches(8, 4, 0, trainer=trainer))
+
+
 def test_too_few_fields_for_a_batch_are_refused() -> None:
     with pytest.raises(InputError, match="7 fields do not fill a batch of 4 for each of 2"):
         KeyedBatches(7, 4, 0, ranks=2)

@@ -453,7 +453,8 @@ def evaluate(
     trainer = make_trainer(folder, **options.pop("trainer", {}))
     data = tiny_data(folder.parent, batch_size=options.pop("batch_size", 4))
     options = {"fields": 5, "samples": 2, "seed": 3, **options}
-    stage = Inverse(tiny_denoiser(), Burgers(), Select(-1, 3, 8, 0.2), notebook, **options)
+    operator = Select(-1, 3, 8, options.pop("std", 0.2))
+    stage = Inverse(tiny_denoiser(), Burgers(), operator, notebook, **options)
     trainer.test(stage, data, verbose=False)
     found = json.loads((folder / "results.json").read_text())["rows"]
     return found, recorded(folder / "notes" / "m"), recorded(folder / "notes" / "y")
@@ -509,6 +510,19 @@ def test_stage_scores_its_answers(tmp_path: Path) -> None:
     assert row["metric"] == "distance" and row["n"] == 6 and row["calls"] == 0
     # 24 numbers are measured, the first of 8 frames is free
     assert (floor["metric"], floor["value"]) == ("chi2_floor", pytest.approx(16 / 24))
+
+
+def test_measurement_without_noise_has_no_chi2(tmp_path: Path) -> None:
+    found, _, _ = evaluate(tmp_path / "run", std=0.0)
+
+    assert not [row for row in found if row["metric"].startswith("chi2")]
+    assert all(math.isfinite(row["value"]) for row in found)
+
+
+def test_test_without_a_measured_field_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="before a field was measured.*limit_test_batches"):
+        limit = {"limit_test_batches": 1}
+        evaluate(tmp_path / "run", first=4, fields=2, batch_size=2, trainer=limit)
 
 
 def test_answers_do_not_depend_on_the_batches(tmp_path: Path) -> None:

@@ -733,6 +733,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: DSG(interval=0), "interval of at least 1"),
     (lambda: Trust(bound=3.0, quantile=0.9), "leave one out"),
     (lambda: Trust(quantile=0.0), r"quantile in \(0, 1\]"),
+    (lambda: CosineSchedule(1.0), "between 0 and 1, got 1.0"),
     (lambda: Trust(quantile=1.5), r"quantile in \(0, 1\]"),
 ]
 
@@ -745,7 +746,7 @@ def test_options_of_no_meaning_are_refused(build: Callable[[], Any], words: str)
 
 def test_published_chain_is_that_of_its_schedule() -> None:
     operator, _, m = projection()
-    for schedule in (FlowSchedule(), CosineSchedule()):
+    for schedule in (FlowSchedule(), CosineSchedule(), VPSchedule(0.1, 5.0)):
         for solver in (DPS(transition=Ancestral()), PiGDM(transition=Ancestral())):
             with pytest.raises(InputError, match="VPSchedule.*use mdm.DDIM"):
                 solver(mixture(schedule), operator, m, SHAPE, SEEDS)

@@ -464,6 +464,7 @@ def test_flow_is_found_in_the_constraint() -> None:
         ({}, {"start": -0.2}, "-0.2"),
         ({}, {"max_velocity": 0.0}, r"positive max_velocity.*got 0\.0"),
         ({}, {"frames": 1}, "at least 2 states"),
+        ({}, {"points": 0}, "at least 1 point and 1 frame, got 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

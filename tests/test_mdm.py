@@ -13,7 +13,7 @@ import yaml
 from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor, nn
 
-from constraints import Burgers, Constraint, derive_seed, noise
+from constraints import Burgers, Constraint, Sum, derive_seed, noise
 from mdm import (
     DDIM,
     MDM,
@@ -434,6 +434,12 @@ def tiny_mdm(**options: Any) -> MDM:
     return MDM(**options)
 
 
+@pytest.mark.parametrize("name", ["val_samples", "batch_samples"])
+def test_no_samples_at_all_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="at least 1 sample.*leave the constraint out"):
+        tiny_mdm(**{name: 0})
+
+
 def batch_of(n: int) -> dict[str, Tensor]:
     return {"x": noise([("x", i) for i in range(n)], (1, 8, 8)), "index": torch.arange(n)}
 
@@ -733,12 +739,27 @@ def test_published_chain_scores_both_of_its_ends(tmp_path: Path) -> None:
     assert float((y - mean).std()) == pytest.approx(0.0074, rel=0.2)
 
 
-def test_constraint_without_residual_can_be_evaluated(tmp_path: Path) -> None:
-    class Largest(Constraint):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1).amax(dim=1)
+class Largest(Constraint):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).amax(dim=1)
 
-    stage = Generation(tiny_denoiser(), Largest(), sampler=DPMSolver(2), samples=3)
+
+def test_second_test_starts_afresh(tmp_path: Path) -> None:
+    stage = Generation(tiny_denoiser(), Burgers(), sampler=DPMSolver(2), samples=4)
+    rows = []
+    for _ in range(2):
+        make_trainer(tmp_path).test(stage, tiny_data(tmp_path), verbose=False)
+        rows.append(json.loads((tmp_path / "results.json").read_text())["rows"])
+
+    one, other = ([{**row, "seconds": 0} for row in found] for found in rows)
+    assert one == other
+
+
+@pytest.mark.parametrize("constraint", [Largest(), Sum([Largest()])], ids=["one", "sum"])
+def test_constraint_without_residual_can_be_evaluated(
+    tmp_path: Path, constraint: Constraint
+) -> None:
+    stage = Generation(tiny_denoiser(), constraint, sampler=DPMSolver(2), samples=3)
     make_trainer(tmp_path).test(stage, tiny_data(tmp_path), verbose=False)
 
     assert (tmp_path / "results.json").exists() and (tmp_path / "fields.png").exists()

@@ -505,6 +505,14 @@ def test_pad_is_that_of_torch_and_fold_its_adjoint(mode: Padding) -> None:
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("mode", "width"), [("circular", 7), ("reflect", 6)])
+def test_pad_beyond_the_field_is_refused(mode: Padding, width: int) -> None:
+    x = torch.randn(1, 1, 6, 8)
+    pad(x, (width - 1, 0), (mode, mode))
+    with pytest.raises(ValueError, match=f"{mode} padding of {width} .* axis of 6 points"):
+        pad(x, (width, 0), (mode, mode))
+
+
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), STEPS)
 def test_adjoint_of_a_convolution_is_its_transposed_jacobian(
     kernel: int, stride: int, dilation: int

@@ -448,7 +448,7 @@ def test_constraint_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> N
     ("constraint", "message"),
     [
         (Divergence(), r"expects fields of shape \(B, T \* 2, X, Y\)|problem"),
-        (Obstacle([0.0, 0.0], 1.0), "trajectories of 8 frames and 1 coordinates"),
+        (Obstacle([0.0, 0.0], 1.0), "trajectories of 2 coordinates, got 1"),
         (Periodic(), "does not say its parameters.tiles"),
     ],
 )
@@ -543,6 +543,17 @@ def test_fine_tuning_moves_the_inverse_map_alone(
     raw = raw.get("current_model_state", raw["state_dict"])
     forward = [name for name in start if "forward_map" in name]
     assert all(torch.equal(start[name], raw[name]) for name in forward)
+
+
+def test_fine_tuning_refuses_samples_of_another_grid() -> None:
+    batch = {"x": torch.rand(2, 1, 8, 8), "index": torch.arange(2), "y": torch.rand(2, 1, 16, 16)}
+    with pytest.raises(InputError, match=r"\(1, 16, 16\), but g makes fields of \(1, 8, 8\)"):
+        tiny_stage().losses(batch, "train", 0)
+
+
+def test_only_a_learned_mirror_is_frozen() -> None:
+    with pytest.raises(InputError, match="got IdentityMirror: leave it out"):
+        tiny_stage(mirror=IdentityMirror(), freeze_forward=True)
 
 
 def test_fine_tuning_sees_the_mirror_samples(tmp_path: Path) -> None:

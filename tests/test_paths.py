@@ -199,10 +199,10 @@ def test_waypoints_know_how_many_numbers_are_free() -> None:
     ("task", "shape", "message"),
     [
         (Waypoints([0, 6], [[0.0, 0.0]] * 2), (2, 6, 1), "frame 6.*of 6 frames"),
-        (Waypoints([0], [[0.0, 0.0, 0.0]]), (2, 6, 1), "coordinate 2.*2 coordinates"),
-        (Waypoints([0], [[0.0, 0.0]]), (3, 6, 1), "coordinate 1.*3 coordinates"),
+        (Waypoints([0], [[0.0, 0.0, 0.0]]), (2, 6, 1), "of 3 coordinates, got 2"),
+        (Waypoints([0], [[0.0, 0.0]]), (3, 6, 1), "of 2 coordinates, got 3.*give kinematics"),
         (Obstacle([0.0, 0.0], 1.0), (2, 6), r"\(B, C, T, P\), got \(1, 2, 6\)"),
-        (MinimumHeight(0.0, channel=2), (2, 6, 1), "coordinate 2.*2 coordinates"),
+        (MinimumHeight(0.0, channel=2), (2, 6, 1), "at least 3 coordinates, got 2"),
         (MinimumHeight(0.0, index=[9]), (2, 6, 1), "frame 9"),
         (MinimumHeight(0.0, kinematics=PlanarArm()), (3, 6, 1), "has 2 joints"),
     ],

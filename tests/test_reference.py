@@ -200,8 +200,10 @@ def test_fields_of_another_equation_are_refused(reference: Path) -> None:
 
 def test_first_field_must_exist(tmp_path: Path) -> None:
     data, operator = tiny_data(tmp_path), Select(-1, 3, 8, 0.2)
-    with pytest.raises(InputError, match="from position 6 on, but there are 6"):
-        solve(tmp_path / "run", data, operator, Echo(), first=6, fields=1)
+    for first, fields in ((6, 1), (4, 3)):
+        message = f"{fields} test fields from position {first} on, .* but there are 6"
+        with pytest.raises(InputError, match=message):
+            solve(tmp_path / "run", data, operator, Echo(), first=first, fields=fields)
     with pytest.raises(ValueError, match="first field, counted from 0, got -1"):
         Inverse(tiny_denoiser(), Burgers(), operator, Echo(), first=-1)
 

@@ -302,7 +302,7 @@ def test_shape_that_does_not_fit_is_refused(
         (lambda: Linear([[1.0, 2.0], [1.0]], [0.0, 0.0]), "rows of one length"),
         (lambda: Linear([[1.0, 2.0]], [0.0, 0.0]), "2 for 1 rows"),
         (lambda: Box(1.0, 0.0), "at most the upper ones"),
-        (lambda: Box([0.0, 0.0], [1.0, 1.0, 1.0]), "at most the upper ones"),
+        (lambda: Box([0.0, 0.0], [1.0, 1.0, 1.0]), "as many lower bounds as upper ones"),
         (lambda: Box(math.nan, 1.0), "at most the upper ones"),
         (lambda: Linear([[1.0, math.nan]], [0.0]), r"finite numbers, got \[\[1.0, nan"),
         (lambda: Linear([[1.0, math.inf]], [0.0]), "finite numbers"),
