@@ -340,18 +340,23 @@ def _dots(panel: Any, rows: list[dict[str, Any]]) -> None:
     several = len({row["protocol"] for row in rows}) > 1
     names = [f"{r['method']} ({r['protocol']})" if several else r["method"] for r in rows]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
+    if len(tasks) > 1:
+        names = [f"{row['task']}: {name}" for row, name in zip(rows, names, strict=True)]
     for task in tasks:
         mine = [(k, row) for k, row in enumerate(rows) if row["task"] == task]
         values = [row["value"] for _, row in mine]
         halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for _, row in mine]
-        panel.errorbar(values, [k for k, _ in mine], xerr=halves, fmt="o", ms=4, label=task)
+        panel.errorbar(values, [k for k, _ in mine], xerr=halves, fmt="o", ms=4)
+    for k, row in enumerate(rows):
+        if row["value"] == 0:  # which has no place on a logarithmic axis
+            at = ("axes fraction", "data")
+            panel.annotate("0", (0.01, k), xycoords=at, va="center", fontsize=7)
     panel.set_yticks(range(len(rows)), names)
     panel.set_ylim(-0.5, len(rows) - 0.5)
     panel.set_xscale("log")
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(axis="x", lw=0.4)
     panel.set_xlabel(r"distance $\ell$, 95 % interval")
-    panel.legend(fontsize=6, frameon=False)
 
 
 def _lineage(names: list[str], trained: dict[str, dict[str, Any]]) -> set[str]:
