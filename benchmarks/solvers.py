@@ -16,6 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import join
@@ -24,14 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Constraint, derive_seed
+from constraints import Constraint, InputError, derive_seed
 from datamodules import FieldData, FieldDataset
 from inverse import Pullback
 from namm import cli
 from namm.__main__ import answered
 from namm.checkpoint import build_part
 from namm.report import report
-from namm.run import Stage, plan
+from namm.run import Stage, difference, plan, run
 
 SPACES = {"data": "inverse/dps", "mirror": "inverse/mirror_dps"}  # and the stages they take
 
@@ -247,7 +248,8 @@ class Bench:
         self.evaluate("data", place, "constraint-guided DPS, tuned", build(*best))
 
     def evaluate(self, space: str, place: int, method: str, solver: dict[str, Any]) -> None:
-        r"""Runs one command, unless its results are there.
+        r"""Runs one command, unless its results are there. Those of another configuration, or of
+        other networks, are refused.
 
         Arguments:
             space: `data` or `mirror`.
@@ -257,15 +259,21 @@ class Bench:
         """
         method = f"mirror-{method}" if space == "mirror" else method
         version = f"{space}/{place:02d}_{method.replace(' ', '_').replace(',', '')}"
-        if (self.out / version / "results.json").exists():
-            return
         argv = [*self.stages[space].argv, f"--model.init_args.solver={json.dumps(solver)}"]
         argv += [f"--model.init_args.method={method}", f"--model.init_args.task={space} space"]
         argv += [f"--model.init_args.fields={self.options.fields}", "--model.init_args.samples=2"]
         argv += ["--trainer.logger.save_dir", str(self.out.parent)]
         argv += ["--trainer.logger.name", self.out.name, "--trainer.logger.version", version]
-        print(f"namm {join(argv)}", flush=True)
-        cli.main(argv)
+        config = cli.parse(argv)
+        stage = replace(self.stages[space], name=version, argv=argv, runs=self.out, config=config)
+        if why := difference(stage):
+            raise InputError(
+                f"{stage.folder} holds another row: {why}. Move {self.out} away, or give another "
+                "folder with --out."
+            )
+        if not stage.read("finished.json"):
+            print(f"namm {join(argv)}", flush=True)
+            run(stage)
 
 
 def main() -> None:
