@@ -19,20 +19,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shlex import join
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, derive_seed
+from constraints import Constraint, derive_seed
 from datamodules import FieldData, FieldDataset
 from inverse import Pullback
 from namm import cli
 from namm.__main__ import answered
 from namm.checkpoint import build_part
 from namm.report import report
-from namm.run import Stage, difference, plan, run
+from namm.run import Stage, plan, run_once
 
 SPACES = {"data": "inverse/dps", "mirror": "inverse/mirror_dps"}  # and the stages they take
 
@@ -266,14 +265,7 @@ class Bench:
         argv += ["--trainer.logger.name", self.out.name, "--trainer.logger.version", version]
         config = cli.parse(argv)
         stage = replace(self.stages[space], name=version, argv=argv, runs=self.out, config=config)
-        if why := difference(stage):
-            raise InputError(
-                f"{stage.folder} holds another row: {why}. Move {self.out} away, or give another "
-                "folder with --out."
-            )
-        if not stage.read("finished.json"):
-            print(f"namm {join(argv)}", flush=True)
-            run(stage)
+        run_once(stage, "", f"Move {self.out} away, or give another folder with --out.")
 
 
 def main() -> None:

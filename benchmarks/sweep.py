@@ -24,7 +24,7 @@ from constraints import InputError
 from namm import cli
 from namm.io import atomic
 from namm.report import compute, training
-from namm.run import Stage, difference, reads, run, texts
+from namm.run import Stage, reads, run_once, texts
 
 GUARDS = ("mmd", "spread", "spectrum", "cycle")
 TRAINED = ("namm", "mdm", "finetune")
@@ -126,14 +126,8 @@ def run_chains(chains: Sequence[Chain], planned: Sequence[Stage], runs: Path) ->
     """
     for chain in chains:
         for stage in chain_stages(chain, planned, runs):
-            if why := difference(stage):
-                raise InputError(
-                    f"{stage.folder} holds another '{stage.name}': {why}. Move it away, or give "
-                    "another folder with --runs."
-                )
-            if not stage.read("finished.json"):
-                print(f"{chain.name}, seed {chain.seed}: namm {join(stage.argv)}", flush=True)
-                run(stage)
+            remedy = "Move it away, or give another folder with --runs."
+            run_once(stage, f"{chain.name}, seed {chain.seed}: ", remedy)
     return [row for chain in chains for row in rows_of(chain, runs)]
 
 

@@ -18,10 +18,9 @@ from .solver import Solver
 class Inverse(Evaluation):
     r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
     distance to the constraint, reduced chi2 (the mean squared misfit in units of the noise, where
-    there is noise),
-    relative error of the whole field, and the number of rejected guidances, with the guards of
-    every distance. Beside the chi2 stands its floor, where the constraint knows one: no field that
-    satisfies the constraint exactly fits better in the mean.
+    there is noise), relative error of the whole field, and the number of rejected guidances, with
+    the guards of every distance. Beside the chi2 stands its floor, where the constraint knows one:
+    no field that satisfies the constraint exactly fits better in the mean.
 
     Where the transition of the solver adds noise in its last step, both ends of the same run are
     scored: `clean` without that noise, `published` with it. The noise of a measurement is keyed by
@@ -115,14 +114,12 @@ class Inverse(Evaluation):
             operator = Pullback(operator, self.mirror)
         shape = self.mirror.shape(x.shape[1:])
 
-        def solve(m: Tensor, seeds: list[int]) -> tuple[Result, Tensor]:
-            result = self.solver(self.denoiser, operator, m, shape, seeds)
+        def solve(seeds: list[int]) -> tuple[Result, Tensor]:
+            result = self.solver(self.denoiser, operator, m[: len(seeds)], shape, seeds)
             with torch.no_grad():
                 return result, self.mirror.inverse(result.mean)
 
-        self.count_flops(lambda: solve(m[:1], seeds[:1]))
-        with self.account(self.denoiser, len(x)):
-            result, x_hat = solve(m, seeds)
+        result, x_hat = self.account(self.denoiser, seeds, solve)
         ends = {"clean": x_hat}
         if not torch.equal(result.y, result.mean):
             with torch.no_grad():

@@ -83,9 +83,7 @@ class Generation(Evaluation):
 
         for k in range(0, len(seeds), self.batch_samples):
             part = seeds[k : k + self.batch_samples]
-            self.count_flops(lambda: draw(seeds[:1]))
-            with self.account(self.denoiser, len(part)):
-                result, x_hat = draw(part)
+            result, x_hat = self.account(self.denoiser, part, draw)
             self.score("clean", x_hat)
             if not torch.equal(result.y, result.mean):
                 self.score("published", self._decode(result.y))

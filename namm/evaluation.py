@@ -9,13 +9,12 @@ the data.
 __all__ = ["Evaluation"]
 
 import abc
-import contextlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -29,6 +28,7 @@ from .metrics import MMD, Mean, Spectrum, Spread
 from .mirror import Mirror
 from .plots import field_grid
 
+T = TypeVar("T")
 GUARDS = {"mmd", "spread", "spectrum"}  # what compares samples with data
 
 
@@ -101,37 +101,36 @@ class Evaluation(L.LightningModule, abc.ABC):
         for key, value in extra.items():
             metrics[key].update(value)
 
-    def count_flops(self, make: Callable[[], Any]) -> None:
-        r"""Counts the operations of one sample, which are those of every other, once in a test:
-        before the first is timed, since counting takes time of its own.
-
-        Arguments:
-            make: What makes one sample.
-        """
-        if not self.samples:
-            with CountFlops() as counter:
-                make()
-            self.flops_per_sample = float(counter.flops)
-
-    @contextlib.contextmanager
-    def account(self, denoiser: Any, n: int) -> Iterator[None]:
-        r"""Counts what the block costs: seconds, calls and vector-Jacobian products of the
-        denoiser.
+    def account(self, denoiser: Any, seeds: list[int], make: Callable[[list[int]], T]) -> T:
+        r"""Makes samples and counts what that costs: seconds, calls and vector-Jacobian products
+        of the denoiser; and, once in a test, the operations of one sample, which are those of
+        every other. They are counted on the first sample alone, before any is timed, since
+        counting takes time of its own.
 
         Arguments:
             denoiser: The denoiser, with its counters `calls` and `vjps`.
-            n: The number of samples that the block makes.
+            seeds: The seeds of the samples.
+            make: What makes the samples of some seeds.
+
+        Returns:
+            What it made.
         """
+        if not self.samples:
+            with CountFlops() as counter:
+                make(seeds[:1])
+            self.flops_per_sample = float(counter.flops)
         denoiser.reset_cost()
         start = time.perf_counter()
-        yield
+        made = make(seeds)
         if self.device.type == "cuda":  # which works on after a call has returned
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - start
         # one call serves all samples of a batch
+        n = len(seeds)
         self.calls += denoiser.calls * n
         self.vjps += denoiser.vjps * n
         self.samples += n
+        return made
 
     @torch.no_grad()
     def hold_out(self, x: Tensor) -> None:

@@ -39,6 +39,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from constraints import InputError
+
 from . import cli
 from .errors import CommandError, Interrupted, nearest, unreadable
 from .io import atomic
@@ -339,6 +341,24 @@ def move_aside(stages: Sequence[Stage]) -> None:
                 (aside / stage.name).parent.mkdir(parents=True, exist_ok=True)
                 stage.folder.rename(aside / stage.name)
                 print(f"moved {stage.folder} to {aside / stage.name}", flush=True)
+
+
+def run_once(stage: Stage, title: str, remedy: str) -> None:
+    r"""Runs a stage that is not finished, of a series that can be stopped and given again.
+
+    Arguments:
+        stage: The stage.
+        title: What is printed before its command.
+        remedy: What to do where its folder holds something else, as a sentence.
+
+    Raises:
+        InputError: If its folder holds something else.
+    """
+    if why := difference(stage):
+        raise InputError(f"{stage.folder} holds another '{stage.name}': {why}. {remedy}")
+    if not stage.read("finished.json"):
+        print(f"{title}namm {join(stage.argv)}", flush=True)
+        run(stage)
 
 
 def run(stage: Stage) -> float:
