@@ -1,7 +1,7 @@
 r"""Every solver on the same trained networks, in data space and in mirror space.
 
     namm run configs/burgers --scale demo --to dm
-    python benchmarks/solvers.py [configs/burgers --scale demo] [--only DPS C-PiGDM Trust] [--long]
+    python benchmarks/solvers.py [configs/burgers --scale demo] [--only DPS Trust] [--spaces data]
 
 takes the networks of a run, or the shipped ones with --pretrained, and for each solver and each
 space makes two rows: with the published step size, and with one tuned on fields of the validation
@@ -217,8 +217,9 @@ class Bench:
         return self.tuning[key]["tuned"]
 
     def run(self) -> None:
-        r"""Tunes and evaluates every solver in both spaces."""
-        for space, stage in self.stages.items():
+        r"""Tunes and evaluates every solver in its spaces."""
+        for space in self.options.spaces:
+            stage = self.stages[space]
             tuner = Tuner(stage)
             for place, name in enumerate(SOLVERS):
                 if name not in self.options.only:
@@ -276,6 +277,7 @@ def main() -> None:
     parser.add_argument("--pretrained", action="store_true", help="take the shipped weights")
     parser.add_argument("--out", type=Path, help="the folder of the results, beside the run's")
     parser.add_argument("--only", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
+    parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=list(SPACES))
     parser.add_argument("--fields", type=int, default=16, help="of the test split, 2 samples each")
     parser.add_argument("--long", action="store_true", help="add DPS with 1000 calls")
     Bench(parser.parse_args()).run()
