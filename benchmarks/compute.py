@@ -11,7 +11,7 @@ by f(g(.)), ask what the mirror space adds over maps that are used as a restorer
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FACTORS = (0.5, 1.0, 2.0)
+SPREAD, CYCLE = 0.1, 0.02  # what the guards allow, the second in field units
 EVALUATED = ("dm", "dm_restored", "mdm", "mdm_finetuned")
 STAGES = ("namm", "mdm", "samples", "finetune", "dm", *(f"generation/{e}" for e in EVALUATED))
 NOTE = (
     "Each setting is that multiple of the configured steps of the maps, of the mirror diffusion "
     "model and of fine-tuning; the plain model may use the operations of the three together. "
-    "Distances and guards are means over the training seeds."
+    "Distances and guards are means over the training seeds. In the figure a point is hollow "
+    f"where the spread is more than {SPREAD:g} from 1 or the cycle error above {CYCLE:g}."
 )
 
 
@@ -43,14 +45,23 @@ def chains(options: Namespace) -> list[Chain]:
     ]
 
 
+def guarded(rows: Rows, of: dict[str, Any]) -> bool:
+    r"""Returns whether the samples of a row are as widely spread as the data, to a tenth, and the
+    maps behind them give data back, to 0.02."""
+    keys = ("setting", "training_seed", "method")
+    own = {row["metric"]: row["value"] for row in rows if all(row[k] == of[k] for k in keys)}
+    return abs(own["spread"] - 1) <= SPREAD and own["cycle"] <= CYCLE
+
+
 def draw(rows: Rows) -> "Figure":
     r"""Draws the distance by the operations of training: a point for each training seed, with its
-    95 % interval, and a line through the means.
+    95 % interval, hollow where a guard fails, and a line through the means.
 
     Arguments:
         rows: The rows of all chains.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     found = summary(rows)
     figure = Figure(figsize=(5, 3.6), layout="constrained")
@@ -60,16 +71,21 @@ def draw(rows: Rows) -> "Figure":
         tera = [cell["training_flops"] / 1e12 for cell in cells]
         (line,) = panel.plot(tera, [cell["distance"] for cell in cells], lw=1, label=method)
         each = [row for cell in cells for row in cell["each"]]
-        panel.errorbar(
-            [row["training_flops"] / 1e12 for row in each],
-            [row["value"] for row in each],
-            yerr=[(row["ci95"][1] - row["ci95"][0]) / 2 for row in each],
-            fmt="o",
-            ms=3,
-            lw=1,
-            color=line.get_color(),
-        )
+        for row in each:
+            panel.errorbar(
+                row["training_flops"] / 1e12,
+                row["value"],
+                yerr=(row["ci95"][1] - row["ci95"][0]) / 2,
+                fmt="o",
+                ms=4,
+                lw=1,
+                color=line.get_color(),
+                mfc=line.get_color() if guarded(rows, row) else "white",
+            )
     panel.set(xscale="log", yscale="log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda tera, _: f"{tera:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set(xlabel="training operations (TFLOP)", ylabel=r"distance $\ell$ of samples")
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(fontsize=7, frameon=False)

@@ -79,6 +79,27 @@ def test_table_has_means_over_seeds_and_each_of_them() -> None:
 
 
 @pytest.mark.slow  # parses as many configurations as there are stages in all
+@pytest.mark.parametrize(
+    ("spread", "cycle", "held"),
+    [
+        (0.9, 0.02, True),
+        (1.09, 0.0, True),
+        (0.89, 0.0, False),
+        (1.11, 0.0, False),
+        (1, 0.021, False),
+    ],
+)
+def test_a_point_is_hollow_where_a_guard_fails(spread: float, cycle: float, held: bool) -> None:
+    values = {"distance": 1.0, "spread": spread, "cycle": cycle}
+    rows = [row("1x", "MDM", 0, metric, value) for metric, value in values.items()]
+    good = {"distance": 1.0, "spread": 1.0, "cycle": 0.0}
+    for other in (("2x", "MDM", 0), ("1x", "DM", 0), ("1x", "MDM", 1)):
+        rows += [row(*other, metric, value) for metric, value in good.items()]
+
+    assert compute.guarded(rows, rows[0]) is held
+    assert all(compute.guarded(rows, other) for other in rows[3:])
+
+
 def test_ablations_change_one_thing_each(planned: list[Stage]) -> None:
     found = {chain.name: chain for chain in ablations.chains([3], 1.0, planned)}
     settings = {}
