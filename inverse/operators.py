@@ -70,12 +70,14 @@ class Operator(nn.Module, abc.ABC):
         itself unless the operator is a `Pullback`."""
         return y
 
-    def lift(self, m: Tensor) -> Tensor:
+    def lift(self, m: Tensor, sigma: float) -> Tensor:
         r"""Returns a first guess of the fields from their measurements, where solving starts if it
         does not start from noise alone.
 
         Arguments:
             m: The measurements, with shape `(B, *M)`.
+            sigma: The std of the noise that is added to the guess, in field units. What has been
+                measured with more noise than that may be left out.
 
         Raises:
             InputError: If the operator has no pseudo-inverse.
@@ -125,7 +127,7 @@ class Liftable(Operator, abc.ABC):
             m: The measurements, with shape `(B, *M)`.
         """
 
-    def lift(self, m: Tensor) -> Tensor:
+    def lift(self, m: Tensor, sigma: float) -> Tensor:
         return self.pinv(m)
 
 
@@ -170,6 +172,15 @@ class LinearOperator(Liftable, abc.ABC):
         svd = self._require_svd("pinv")
         return svd.v(svd.ut(m) / svd.values.to(m))
 
+    def lift(self, m: Tensor, sigma: float) -> Tensor:
+        r"""Returns :math:`A^+ m` in the singular directions, where they are known, whose noise is
+        at most `sigma`: beyond them it would be larger than any field."""
+        svd = self.svd()
+        if svd is None or (self.std.numel() > 1 and not svd.diagonal):
+            return self.pinv(m)
+        z = svd.ut(m) / svd.values.to(m)
+        return svd.v(torch.where(self.std <= sigma * svd.values, z, 0.0))
+
     def project(self, x: Tensor) -> Tensor:
         r"""Returns :math:`A^+ A x`, the part of the fields that is measured, with shape
         `(B, C, *S)`."""
@@ -205,8 +216,8 @@ class Pullback(Operator):
     def field(self, y: Tensor) -> Tensor:
         return self.operator.field(self.mirror.inverse(y))
 
-    def lift(self, m: Tensor) -> Tensor:
-        return self.mirror(self.operator.lift(m))
+    def lift(self, m: Tensor, sigma: float) -> Tensor:
+        return self.mirror(self.operator.lift(m, sigma))
 
 
 class Residual(Operator):

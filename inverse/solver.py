@@ -161,7 +161,11 @@ class Sequential(Solver, abc.ABC):
             # a normal tensor, also where the caller is in inference mode
             run = Run(denoiser, operator, m.clone())
             self.begin(run, shape)
-            origin = operator.lift(run.m) if self.transition.start < 1 else None
+            origin = None
+            if self.transition.start < 1:
+                start = self.transition.times(denoiser.schedule)[0]
+                alpha, sigma = denoiser.schedule(start)
+                origin = operator.lift(run.m, float(sigma / alpha))
 
             def advance(y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
                 return self.step(run, y_t, level)

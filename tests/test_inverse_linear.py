@@ -142,6 +142,31 @@ def test_decomposition(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_first_guess_leaves_out_what_is_mostly_noise(name: str) -> None:
+    operator, shape = CASES[name]()
+    operator.std.fill_(0.3)
+    matrix = dense(operator, shape)
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    told = torch.where(s >= 0.3 / 0.5, 1 / s, 0.0)  # no singular value is 0.6 here
+    m = draw(3, *operator(torch.zeros(1, *shape).double()).shape[1:])
+    expected = m.flatten(1) @ u * told @ vt
+    close(operator.lift(m, 0.5).flatten(1), expected, 1e-10)
+
+    operator.std.zero_()
+    close(operator.lift(m, 0.5), operator.pinv(m), 1e-10)
+
+
+def test_first_guess_knows_the_noise_of_each_channel() -> None:
+    m = draw(3, 2, 5, 2)
+    guess = Select(-1, [4, 0], 6, std=[0.1, 2.0]).lift(m, 1.0)
+    close(guess[:, 0, :, [4, 0]], m[:, 0], 0)
+    assert not guess[:, 1].any()
+    # of no single direction of a blur
+    blur, m = Blur(1.0, [8, 6], std=[0.1, 2.0]), draw(3, 2, 8, 6)
+    close(blur.lift(m, 1.0), blur.pinv(m), 0)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_channels_and_samples_are_independent(name: str) -> None:
     operator, shape = CASES[name]()
     x = draw(3, *shape)
