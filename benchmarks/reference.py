@@ -6,6 +6,11 @@ r"""The assimilation of reference fields beside the figures that the authors of 
 writes `report.md` and `results.json`: the tables of the run, the same distances beside the
 published ones, and the commands that made them. Those of others come without intervals, and from
 networks of their own. On Burgers the field is theirs too, on the Kolmogorov flow it is not.
+
+    namm run configs/burgers-reference --scale quick --to report_first
+    python benchmarks/reference.py runs/burgers-reference-quick --whole FOLDER
+
+also holds a run of fewer samples against the whole one, whose tables are in the folder.
 """
 
 import argparse
@@ -23,6 +28,7 @@ PUBLISHED = {
     "burgers": {"DPS": 0.0093, "constraint-guided DPS": 0.0072, "mirror-DPS": 0.00062},
     "kolmogorov": {"DPS": 0.143, "constraint-guided DPS": 0.1275, "mirror-DPS": 0.0252},
 }
+COMPARED = ("distance", "relative_error", "chi2")
 
 
 def beside(rows: list[dict[str, Any]], published: dict[str, float]) -> list[dict[str, Any]]:
@@ -54,6 +60,45 @@ def table(compared: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def agreement(held: list[dict[str, Any]]) -> str:
+    r"""Returns what `against` found as Markdown."""
+    head = ("task", "method", "end", "metric", "n", "mean", "n", "whole run", "allowed", "agree")
+    lines = [head, ("---",) * len(head)]
+    for row in held:
+        words = (row["task"], row["method"], row["protocol"], row["metric"], str(row["n"]))
+        numbers = (f"{row['value']:.3g}", str(row["n_whole"]), f"{row['whole']:.3g}")
+        lines.append((*words, *numbers, f"{row['allowed']:.2g}", "yes" if row["agree"] else "no"))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    r"""Returns the rows of a run of fewer samples beside those of the whole one. They agree if
+    the means are no farther apart than both half-widths together, which makes up for intervals
+    that are too narrow for few samples, as those of a normal distribution.
+
+    Arguments:
+        rows: The rows of the results.
+        whole: The rows of the whole run.
+    """
+    keys = ("task", "method", "protocol", "metric")
+    known = {tuple(row[key] for key in keys): row for row in whole}
+    found = []
+    for row in rows:
+        other = known.get(tuple(row[key] for key in keys))
+        if row["metric"] in COMPARED and row["method"] != "data" and other:
+            allowed = sum((r["ci95"][1] - r["ci95"][0]) / 2 for r in (row, other))
+            agree = abs(row["value"] - other["value"]) <= allowed
+            found.append(
+                {
+                    **{key: row[key] for key in keys},
+                    **{"value": row["value"], "n": row["n"]},
+                    **{"whole": other["value"], "n_whole": other["n"]},
+                    **{"allowed": allowed, "agree": agree},
+                }
+            )
+    return found
+
+
 def commands(runs: Path) -> list[str]:
     r"""Returns the commands of the finished stages of a run, in the order in which they ended."""
     ends = [json.loads(file.read_text()) for file in runs.glob("**/finished.json")]
@@ -64,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="the folder of the run")
     parser.add_argument("--out", type=Path, help="the folder of the tables; the run's if missing")
+    parser.add_argument("--whole", type=Path, help="the folder of the tables of the whole run")
     options = parser.parse_args(argv)
     runs, out = options.runs, options.out or options.runs
     problem = runs.name.split("-")[0]
@@ -74,20 +120,29 @@ def main(argv: list[str] | None = None) -> None:
     results = json.loads((runs / "results.json").read_text())
     compared = beside(results["rows"], PUBLISHED[problem])
     ran = commands(runs)
-    text = "\n\n".join(
-        [
-            (runs / "report.md").read_text().rstrip(),
-            "Beside the distances published by the authors of the paper: means of 32 samples of "
-            "their networks, with the noise of the last step (`published`), without intervals.",
-            table(compared),
-            "Made by, with seed 0:",
-            "\n".join(f"    {command}" for command in ran),
-        ]
-    )
+    parts = [
+        (runs / "report.md").read_text().rstrip(),
+        "Beside the distances published by the authors of the paper: means of 32 samples of "
+        "their networks, with the noise of the last step (`published`), without intervals.",
+        table(compared),
+    ]
+    held = []
+    if options.whole:
+        whole = json.loads((options.whole / "results.json").read_text())
+        held = against(results["rows"], whole["rows"])
+        agree = sum(row["agree"] for row in held)
+        parts += [f"Beside the whole run {agree} of {len(held)} means agree:", agreement(held)]
+    parts += ["Made by, with seed 0:", "\n".join(f"    {command}" for command in ran)]
+    text = "\n\n".join(parts)
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (
         ("report.md", text),
-        ("results.json", json.dumps({**results, "compared": compared, "commands": ran}, indent=1)),
+        (
+            "results.json",
+            json.dumps(
+                {**results, "compared": compared, "whole": held, "commands": ran}, indent=1
+            ),
+        ),
     ):
         with atomic(out / name) as file:
             file.write(f"{content}\n".encode())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.reference import PUBLISHED, beside, table
+from benchmarks.reference import PUBLISHED, against, agreement, beside, table
 from constraints import Burgers, Divergence, InputError, derive_seed
 from datamodules import ReferenceData
 from inverse import DPS, Cost, Inverse, Operator, Select, Solver
@@ -252,3 +252,33 @@ def test_published_distances_stand_beside_those_of_both_ends(tmp_path: Path) -> 
         own = value(rows, method="mirror-DPS", protocol=row["protocol"], metric="distance")
         assert row["value"] == own["value"]
         assert line.endswith(f"| 0.00062 | {own['value'] / 6.2e-4:.2g} |")
+
+
+def test_fewer_samples_agree_with_the_whole_run_where_intervals_touch() -> None:
+    def row(metric: str, value: float, half: float, n: int, method: str = "DPS") -> dict[str, Any]:
+        return {
+            **{"task": "field 0", "method": method, "protocol": "clean", "metric": metric},
+            **{"value": value, "ci95": [value - half, value + half], "n": n},
+        }
+
+    whole = [row("distance", 1.0, 0.25, 32), row("chi2", 1.0, 0.25, 32), row("mmd", 0.0, 0.1, 32)]
+    # the data, a metric that is not compared, and a method that the whole run has not
+    others = [
+        row("distance", 9.0, 0, 8, "data"),
+        row("mmd", 9.0, 0, 8),
+        row("chi2", 1, 1, 8, "new"),
+    ]
+    held = against(
+        [row("distance", 1.75, 0.5, 8), row("chi2", 2.0, 0.5, 8), *others],
+        [*whole, row("distance", 0.0, 0, 32, "data")],
+    )
+
+    assert [(line["metric"], line["agree"]) for line in held] == [
+        ("distance", True),
+        ("chi2", False),
+    ]
+    assert [line["allowed"] for line in held] == [0.75, 0.75]
+    assert agreement(held).splitlines()[2:] == [
+        "| field 0 | DPS | clean | distance | 8 | 1.75 | 32 | 1 | 0.75 | yes |",
+        "| field 0 | DPS | clean | chi2 | 8 | 2 | 32 | 1 | 0.75 | no |",
+    ]
