@@ -98,7 +98,11 @@ class Assimilation:
     def __init__(self, config: dict[str, Any], plan: Plan) -> None:
         data = config["data"]["init_args"]
         constraint = build_part(data["constraint"])
-        assert isinstance(constraint, Burgers)
+        if not isinstance(constraint, Burgers):
+            raise InputError(
+                "The reference posterior is one of the Burgers equation, got the constraint "
+                f"{type(constraint).__name__}: give a problem of constraints.Burgers."
+            )
         self.step: Callable[[Tensor], Tensor] = constraint.step
         self.points, self.frames = data["points"], data["frames"]
         self.operator = build_part(config["model"]["init_args"]["operator"])

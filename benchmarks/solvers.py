@@ -117,6 +117,7 @@ class Tuner:
         if model["mirror"] is not None:
             mirror = build_part(model["mirror"]).requires_grad_(False)
             self.operator = Pullback(operator, mirror)
+            self.shape = mirror.shape(self.shape)
 
     def solve(self, solver: dict[str, Any]) -> Tensor:
         r"""Returns the clean answers of a solver in its space."""

@@ -127,6 +127,8 @@ class Inverse(Evaluation):
         rejected = torch.tensor(result.report.get("rejected", [0] * len(x)), device=x.device)
         for name, end in ends.items():
             extra = {"rejected": rejected}
+            if "unsolved" in result.report:  # what conjugate gradients left of their system
+                extra["unsolved"] = torch.full((len(x),), result.report["unsolved"])
             if noisy:
                 misfit = (m - self.operator(end)) / self.operator.std
                 extra["chi2"] = misfit.square().flatten(1).mean(dim=1)

@@ -176,10 +176,12 @@ class LinearOperator(Liftable, abc.ABC):
         r"""Returns :math:`A^+ m` in the singular directions, where they are known, whose noise is
         at most `sigma`: beyond them it would be larger than any field."""
         svd = self.svd()
-        if svd is None or (self.std.numel() > 1 and not svd.diagonal):
+        if svd is None:
             return self.pinv(m)
+        # no direction has more noise than the largest std
+        std = self.std if svd.diagonal else self.std.max()
         z = svd.ut(m) / svd.values.to(m)
-        return svd.v(torch.where(self.std <= sigma * svd.values, z, 0.0))
+        return svd.v(torch.where(std <= sigma * svd.values, z, 0.0))
 
     def project(self, x: Tensor) -> Tensor:
         r"""Returns :math:`A^+ A x`, the part of the fields that is measured, with shape

@@ -42,13 +42,18 @@ class Select(Selection):
         kept = list(range(index)) if isinstance(index, int) else index
         if not kept or min(kept) < 0 or max(kept) >= size or len(set(kept)) < len(kept):
             raise ValueError(
-                f"Select expects distinct positions from 0 to {size - 1}, got {kept}."
+                f"Select expects distinct positions from 0 to {size - 1}, got {index}."
+            )
+        if dim == 0:
+            raise ValueError(
+                "Select expects an axis of the fields, got 0, which is that of the samples: give "
+                "1 for the channels, or -1 for the last axis."
             )
         self.dim, self.size = dim, size
         self.register_buffer("index", torch.tensor(kept), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[self.dim] != self.size:
+        if not -x.ndim < self.dim < x.ndim or x.shape[self.dim] != self.size:
             raise InputError(
                 f"Select was told that axis {self.dim} has {self.size} positions, got fields of "
                 f"shape {tuple(x.shape)}."

@@ -159,13 +159,12 @@ class Sequential(Solver, abc.ABC):
     ) -> Result:
         with torch.inference_mode(False), torch.no_grad():
             # a normal tensor, also where the caller is in inference mode
-            run = Run(denoiser, operator, m.clone())
+            run = Run(denoiser, operator, m.to(denoiser.like, copy=True))
             self.begin(run, shape)
             origin = None
             if self.transition.start < 1:
-                start = self.transition.times(denoiser.schedule)[0]
-                alpha, sigma = denoiser.schedule(start)
-                origin = operator.lift(run.m, float(sigma / alpha))
+                first = next(descend(self.transition, denoiser.schedule, ()))
+                origin = operator.lift(run.m, first.sigma_t / first.alpha_t)
 
             def advance(y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
                 return self.step(run, y_t, level)
@@ -208,9 +207,10 @@ def misfit(
     residual = m - operator(y_hat)
     if whiten:
         residual = residual / torch.where(operator.std > 0, operator.std, 1)
-    loss = torch.linalg.vector_norm(residual.flatten(1), dim=1)
     if power == 2:
         loss = residual.square().flatten(1).sum(dim=1) / 2
+    else:
+        loss = torch.linalg.vector_norm(residual.flatten(1), dim=1)
     if constraint is not None:
         loss = loss + weight * constraint(operator.field(y_hat))
     return loss
@@ -239,7 +239,10 @@ def guard(move: Tensor, scale: Tensor, limit: float = 1e3) -> tuple[Tensor, Tens
         The guidance with those samples at 0, the new scale, and which samples they are, `(B,)`.
     """
     norm = torch.linalg.vector_norm(move.flatten(1), dim=1).to(scale)
-    bad = ~torch.isfinite(norm) | ((scale > 0) & (norm > limit * scale))
+    finite, known = torch.isfinite(norm), scale > 0
+    bad = ~finite | (known & (norm > limit * scale))
     mask = bad.reshape(-1, *[1] * (move.ndim - 1))
-    fresh = torch.where(scale > 0, 0.9 * scale + 0.1 * norm, norm)
-    return torch.where(mask, 0, move), torch.where(bad, scale, fresh), bad
+    # what is too large counts as just allowed, so that a guidance that stays large is let in again
+    counted = torch.where(bad, limit * scale, norm)
+    fresh = torch.where(known, 0.9 * scale + 0.1 * counted, norm)
+    return torch.where(mask, 0, move), torch.where(finite, fresh, scale), bad

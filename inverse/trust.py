@@ -66,6 +66,11 @@ class Trust(Sequential):
             )
         if quantile is not None and not 0 < quantile <= 1:
             raise ValueError(f"Trust expects a quantile in (0, 1], got {quantile}.")
+        if quantile is not None and self.transition.start < 1:
+            raise ValueError(
+                "Trust estimates its bound in runs from noise alone, got a transition that starts "
+                f"at {self.transition.start:g}: give `bound`, or a start of 1."
+            )
         self.budget = budget or ConstantBudget()
         self.step_size, self.bound, self.quantile = step_size, bound, quantile
         self.bound_samples = bound_samples

@@ -135,10 +135,18 @@ class ChainSampler(Sampler):
 
     Arguments:
         transition: The transitions; 100 ancestral steps, `DDIM()`, if missing.
+
+    Raises:
+        ValueError: If the transition does not start from noise alone.
     """
 
     def __init__(self, transition: Transition | None = None) -> None:
         self.transition = transition or DDIM()
+        if self.transition.start < 1:
+            raise ValueError(
+                f"ChainSampler draws from noise alone, got a transition that starts at "
+                f"{self.transition.start:g}: give it a start of 1."
+            )
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:

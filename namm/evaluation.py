@@ -68,6 +68,12 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.flops_per_sample = self.seconds = 0.0
 
     def on_test_start(self) -> None:
+        have = len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        if have < 3:
+            raise InputError(
+                f"{type(self).__name__} compares samples with at least 3 test fields, of which "
+                f"there are {have}: give a file with more of them."
+            )
         self._begin()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -226,11 +232,12 @@ class Evaluation(L.LightningModule, abc.ABC):
                 "machine": platform.machine(),
             },
         }
+        # a few fields, or as many points as make a cloud
+        kept = {k: v[: max(4, 2048 // v[0].numel())].cpu().clone() for k, v in self.shown.items()}
+        torch.save(kept, folder / "fields.pt")
+        # last, since a folder that holds it counts as evaluated
         with atomic(folder / "results.json") as file:
             file.write(json.dumps(results, indent=1).encode())
-        # a few fields, or as many points as make a cloud
-        kept = {k: v[: max(4, 2048 // v[0].numel())].cpu() for k, v in self.shown.items()}
-        torch.save(kept, folder / "fields.pt")
 
 
 def _interval(computed: dict[str, Tensor]) -> dict[str, Any]:

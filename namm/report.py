@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = (
-    *("distance", "chi2", "chi2_floor", "relative_error"),
+    *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
     *("mmd", "spread", "spectrum", "cycle"),
 )
 Results = dict[Path, dict[str, Any]]
@@ -178,6 +178,7 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trained: dict[str, dict[str, Any]] = {}
+    samples: dict[str, list[tuple[int, float]]] = {}
     files = folder.glob("*/checkpoints/last.ckpt")
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
         stage = file.parent.parent
@@ -201,11 +202,12 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
                 if tag in scalars
             },
         }
-        before = _lineage(trained[stage.name]["from"], trained)
-        before_flops = sum(trained[name]["flops"] for name in before)
-        trained[stage.name]["distance_by_flops"] = [
-            (before_flops + counted["flops"] // counted["steps"] * (e.step + 1), e.value)
-            for e in scalars.get("val/samples", [])
+        samples[stage.name] = [(e.step + 1, e.value) for e in scalars.get("val/samples", [])]
+    for stage_name, found in trained.items():
+        before = sum(trained[name]["flops"] for name in _lineage(found["from"], trained))
+        each = found["flops"] // found["steps"]
+        found["distance_by_flops"] = [
+            (before + each * steps, value) for steps, value in samples[stage_name]
         ]
     return trained
 

@@ -100,6 +100,11 @@ def main(argv: Sequence[str]) -> None:
         if name not in names:
             raise CommandError(f"{options.problem} has no stage '{name}'.{nearest(name, names)}")
     end = names.index(options.last) + 1 if options.last else len(stages)
+    if options.first and names.index(options.first) >= end:
+        raise CommandError(
+            f"there is nothing from '{options.first}' to '{options.last}', which comes first: "
+            "exchange --from and --to, or leave one out."
+        )
     afresh = stages[names.index(options.first) : end] if options.first else []
 
     for stage in stages[:end]:
@@ -314,7 +319,8 @@ def difference(stage: Stage) -> str:
     if not before:
         return "it was not made by `namm run`"
     if before["key"] == stage.key:
-        return ""
+        anew = (name for name in stage.inputs if made(stage.runs / name) > before["begun"])
+        return next((f"its input '{name}' was made anew after it" for name in anew), "")
     for name in {**before["inputs"], **stage.inputs}:
         if before["inputs"].get(name) != stage.inputs.get(name):
             return f"its input '{name}' has changed"
@@ -322,6 +328,14 @@ def difference(stage: Stage) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     changed = [f"{key} was {old.get(key)} and is {new.get(key)}" for key in keys[:3]]
     return ", ".join(changed) or "its verb or an empty section of its configuration has changed"
+
+
+def made(folder: Path) -> float:
+    r"""Returns when a stage ended, by its folder, in seconds of the epoch; 0 if it has not."""
+    file = folder / "finished.json"
+    if not file.exists():
+        return 0.0
+    return datetime.fromisoformat(json.loads(file.read_text("utf-8"))["finished"]).timestamp()
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -206,6 +206,17 @@ def test_change_reaches_the_stages_that_read_it(
     assert capsys.readouterr().out.count("skipped") == 4
 
 
+def test_stage_made_anew_reaches_the_stages_that_read_it(
+    stages: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(RUN) is None
+    assert main([*RUN, "--from", "first", "--to", "first"]) is None
+    assert main(RUN) == 2
+    assert "'check': its input 'first' was made anew after it" in capsys.readouterr().err
+    assert main([*RUN, "--from", "check"]) is None
+    assert main(RUN) is None
+
+
 def test_folder_of_unknown_origin_is_left_alone(
     stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -262,6 +273,11 @@ MISTAKES: dict[str, tuple[Any, list[str], list[str]]] = {
     "no stages": ({}, RUN, ["configs/toy/run.yaml names no stages"]),
     "scale": (STAGES, ["run", "configs/toy", "--scale", "demos"], ["'demos'", "mean: demo?"]),
     "stage": (STAGES, [*RUN, "--from", "frist"], ["no stage 'frist'", "did you mean: first?"]),
+    "order": (
+        STAGES,
+        [*RUN, "--from", "second", "--to", "first"],
+        ["nothing from 'second' to 'first'", "exchange --from and --to"],
+    ),
     "problem": (STAGES, ["run", "configs/tyo"], ["there is no configs/tyo/run.yaml"]),
     "nothing": (STAGES, ["run"], ["required: problem"]),
     "argument": (STAGES, [*RUN, "--form=x"], ["unrecognized arguments: --form=x"]),

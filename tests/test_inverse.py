@@ -14,6 +14,7 @@ from constraints import Burgers, Constraint, InputError, derive_seed, noise
 from inverse import (
     DPS,
     Cost,
+    CPiGDM,
     Inverse,
     Operator,
     Pullback,
@@ -333,8 +334,17 @@ def test_guard_leaves_out_what_has_blown_up() -> None:
 
     assert bad.tolist() == [False, True, True, True, False]
     assert not kept[1:4].any() and torch.equal(kept[[0, 4]], move[[0, 4]])
-    # the scale is a running mean of norms, which what is left out does not enter
-    assert fresh.tolist() == pytest.approx([2.0, 2.0, 0.0, 2.0, 1.8 + 199.8])
+    # the scale is a running mean of norms, into which one too large enters as 1000 times the scale
+    assert fresh.tolist() == pytest.approx([2.0, 2.0, 0.0, 1.8 + 200.0, 1.8 + 199.8])
+
+
+def test_guard_lets_in_a_guidance_that_stays_large() -> None:
+    scale, left_out = torch.zeros(1), []
+    for norm in (1.0, 1.0, 5e3, 5e3, 5e3):
+        _, scale, bad = guard(torch.full((1, 1, 1, 1), norm), scale)
+        left_out.append(bool(bad))
+
+    assert left_out == [False, False, True, False, False]
 
 
 def test_guard_takes_the_first_guidance_as_its_scale() -> None:
@@ -451,7 +461,9 @@ def evaluate(
 
     notebook = Notebook(solver or DPS(0.05, transition=DDIM(6)), folder / "notes")
     trainer = make_trainer(folder, **options.pop("trainer", {}))
-    data = tiny_data(folder.parent, batch_size=options.pop("batch_size", 4))
+    data = options.pop("data", None) or tiny_data(
+        folder.parent, batch_size=options.pop("batch_size", 4)
+    )
     options = {"fields": 5, "samples": 2, "seed": 3, **options}
     operator = Select(-1, 3, 8, options.pop("std", 0.2))
     stage = Inverse(tiny_denoiser(), Burgers(), operator, notebook, **options)
@@ -523,6 +535,24 @@ def test_test_without_a_measured_field_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="before a field was measured.*limit_test_batches"):
         limit = {"limit_test_batches": 1}
         evaluate(tmp_path / "run", first=4, fields=2, batch_size=2, trainer=limit)
+
+
+def test_few_test_fields_are_refused_before_any_is_measured(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, sizes={"train": 4, "val": 4, "test": 2})
+    with pytest.raises(InputError, match="at least 3 test fields, of which there are 2"):
+        evaluate(tmp_path / "run", data=data)
+
+
+def test_what_conjugate_gradients_leave_is_reported(tmp_path: Path) -> None:
+    """One iteration is enough where all directions of A f are alike, and not elsewhere."""
+
+    solver = CPiGDM(iterations=1, transition=DDIM(3))
+    left = []
+    for name, mirror in (("a", Affine(2.0, 1.0, 0.5)), ("b", tiny_mirror())):
+        found, _, _ = evaluate(tmp_path / name, solver, mirror=mirror)
+        (row,) = pick(found, metric="unsolved")
+        left.append(row["value"])
+    assert left[0] < 1e-5 < 1e-3 < left[1] < 1
 
 
 def test_answers_do_not_depend_on_the_batches(tmp_path: Path) -> None:

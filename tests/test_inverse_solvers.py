@@ -732,6 +732,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: DSG(gamma=-0.1), r"gamma in \[0, 1\]"),
     (lambda: DSG(interval=0), "interval of at least 1"),
     (lambda: Trust(bound=3.0, quantile=0.9), "leave one out"),
+    (lambda: Trust(quantile=0.9, transition=DDIM(start=0.4)), "starts at 0.4"),
     (lambda: Trust(quantile=0.0), r"quantile in \(0, 1\]"),
     (lambda: CosineSchedule(1.0), "between 0 and 1, got 1.0"),
     (lambda: Trust(quantile=1.5), r"quantile in \(0, 1\]"),
@@ -768,6 +769,16 @@ def test_start_from_a_guess_needs_a_pseudo_inverse(kind: Any) -> None:
     m = torch.zeros(4, 1).double()
     with pytest.raises(InputError, match="Residual has no pseudo-inverse.*a start of 1"):
         solver(mixture(), Residual(Anything()), m, SHAPE, SEEDS)
+
+
+@pytest.mark.parametrize("start", [0.5, 1.0])
+@pytest.mark.parametrize("kind", [DPS, DSG, LGDMC, Trust, PiGDM, CPiGDM])
+def test_precision_is_that_of_the_denoiser(kind: Any, start: float) -> None:
+    operator, _, m = projection()
+    solver = kind(transition=DDIM(4, start=start))
+    y = solver(mixture().float(), operator.float(), m, SHAPE, SEEDS).y
+    assert m.dtype == torch.float64 and y.dtype == torch.float32
+    assert y.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [DPS, DSG, LGDMC, Trust, PiGDM, CPiGDM])

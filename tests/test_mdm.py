@@ -434,6 +434,11 @@ def tiny_mdm(**options: Any) -> MDM:
     return MDM(**options)
 
 
+def test_chain_that_needs_a_first_guess_draws_no_samples() -> None:
+    with pytest.raises(ValueError, match="from noise alone, got .* starts at 0.4"):
+        ChainSampler(DDIM(start=0.4))
+
+
 @pytest.mark.parametrize("name", ["val_samples", "batch_samples"])
 def test_no_samples_at_all_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="at least 1 sample.*leave the constraint out"):
