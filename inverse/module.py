@@ -114,6 +114,8 @@ class Inverse(Evaluation):
             operator = Pullback(operator, self.mirror)
         shape = self.mirror.shape(x.shape[1:])
 
+        self.solver.prepare(self.denoiser, shape)
+
         def solve(seeds: list[int]) -> tuple[Result, Tensor]:
             result = self.solver(self.denoiser, operator, m[: len(seeds)], shape, seeds)
             with torch.no_grad():

@@ -51,6 +51,15 @@ class Solver(nn.Module, abc.ABC):
                 alone.
         """
 
+    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
+        r"""Does once what all calls share, so that it counts to none of them. Nothing by default;
+        a call does what is still to be done.
+
+        Arguments:
+            denoiser: The prior.
+            shape: The shape `(C, *S)` of one field.
+        """
+
     @abc.abstractmethod
     def cost(self, denoiser: Denoiser) -> Cost:
         r"""Returns what a call spends on the denoiser, in closed form: exactly, or for a solver

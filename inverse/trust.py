@@ -28,7 +28,7 @@ class Trust(Sequential):
     added. The product :math:`J_t w` is the radius within which the level is trusted.
 
     The bound is none, a number, or estimated: the quantile, at each level, of that norm in
-    unguided runs of the same chain, at the price of `2 steps` calls in the first run. In few
+    unguided runs of the same chain, at the price of `2 steps` calls before the first run. In few
     dimensions the norm does not concentrate, and a bound stops ordinary samples.
 
     References:
@@ -76,6 +76,10 @@ class Trust(Sequential):
         self.bound_samples = bound_samples
         self.constraint, self.weight = constraint, weight
         self._estimated: tuple[Denoiser, tuple[int, ...], list[float]] | None = None
+
+    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
+        if self.quantile is not None:
+            self.estimate(denoiser, shape)
 
     def begin(self, run: Run, shape: Sequence[int]) -> None:
         levels = self.levels(run.denoiser)

@@ -13,6 +13,7 @@ from torch import Tensor
 from constraints import Burgers, Constraint, InputError, derive_seed, noise
 from inverse import (
     DPS,
+    ConstantBudget,
     Cost,
     CPiGDM,
     Inverse,
@@ -22,6 +23,7 @@ from inverse import (
     Select,
     Sequential,
     Solver,
+    Trust,
     guard,
 )
 from mdm import (
@@ -437,6 +439,9 @@ class Notebook(Solver):
         for name in ("m", "y"):
             (folder / name).mkdir(parents=True)
 
+    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
+        self.solver.prepare(denoiser, shape)
+
     def __call__(
         self,
         denoiser: Denoiser,
@@ -541,6 +546,16 @@ def test_few_test_fields_are_refused_before_any_is_measured(tmp_path: Path) -> N
     data = tiny_data(tmp_path, sizes={"train": 4, "val": 4, "test": 2})
     with pytest.raises(InputError, match="at least 3 test fields, of which there are 2"):
         evaluate(tmp_path / "run", data=data)
+
+
+def test_estimate_of_a_bound_is_no_cost_of_a_sample(tmp_path: Path) -> None:
+    flops = []
+    for name, bound in (("a", None), ("b", 1.0)):
+        solver = Trust(ConstantBudget(2), quantile=bound, transition=DDIM(3))
+        found, _, _ = evaluate(tmp_path / name, solver)
+        flops.append(pick(found, metric="chi2")[0]["flops"])
+    # one that stops a sample spares it something
+    assert 0 < flops[1] <= flops[0]
 
 
 def test_what_conjugate_gradients_leave_is_reported(tmp_path: Path) -> None:
