@@ -78,7 +78,6 @@ def test_table_has_means_over_seeds_and_each_of_them() -> None:
     assert summary(rows)["1x", "MDM"]["training_flops"] == 2.5e12
 
 
-@pytest.mark.slow  # parses as many configurations as there are stages in all
 @pytest.mark.parametrize(
     ("spread", "cycle", "held"),
     [
@@ -100,6 +99,7 @@ def test_a_point_is_hollow_where_a_guard_fails(spread: float, cycle: float, held
     assert all(compute.guarded(rows, other) for other in rows[3:])
 
 
+@pytest.mark.slow  # parses as many configurations as there are stages in all
 def test_ablations_change_one_thing_each(planned: list[Stage]) -> None:
     found = {chain.name: chain for chain in ablations.chains([3], 1.0, planned)}
     settings = {}
