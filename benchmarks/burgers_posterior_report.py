@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from constraints import InputError
+from namm.report import half
 
 METRICS = {
     "mean_error": "mean error",
@@ -191,8 +192,8 @@ def summarise(results: dict[str, Any]) -> str:
     for row in calibration:
         cover, square = row["coverage"], row["square"]
         out.append(
-            f"| {row['truths']} | {row['frame']} | {cover['value']:.3f} ± {_half(cover):.3f} | "
-            f"{square['value']:.3f} ± {_half(square):.3f} |"
+            f"| {row['truths']} | {row['frame']} | {cover['value']:.3f} ± {half(cover):.3f} | "
+            f"{square['value']:.3f} ± {half(square):.3f} |"
         )
     out += [
         "",
@@ -202,10 +203,6 @@ def summarise(results: dict[str, Any]) -> str:
         "no larger than the miscalibration of the reference on test fields says nothing about it.",
     ]
     return "\n".join(out) + "\n"
-
-
-def _half(row: dict[str, Any]) -> float:
-    return (row["ci95"][1] - row["ci95"][0]) / 2
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

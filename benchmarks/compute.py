@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.sweep import Chain, Rows, parse, run_chains, summary, write  # noqa: E402
 from namm.__main__ import answered  # noqa: E402
+from namm.report import half  # noqa: E402
 from namm.run import plan  # noqa: E402
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def draw(rows: Rows) -> "Figure":
             panel.errorbar(
                 row["training_flops"] / 1e12,
                 row["value"],
-                yerr=(row["ci95"][1] - row["ci95"][0]) / 2,
+                yerr=half(row),
                 fmt="o",
                 ms=4,
                 lw=1,

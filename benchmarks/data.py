@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from constraints import Burgers, Divergence, NavierStokes, Sum  # noqa: E402
 from datamodules import BurgersData, KolmogorovData  # noqa: E402
+from namm.report import markdown  # noqa: E402
 
 BATCHES = {1: 22, 16: 22, 64: 6}  # frames to time: 22 are a trajectory
 START = 3.0
@@ -185,8 +186,8 @@ MEASURES = {"burgers": measure_burgers, "speed": measure_speed, "fields": measur
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
     r"""Returns a table in Markdown."""
-    lines = [header, ["---"] * len(header), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [header, ["---"] * len(header), *rows]
+    return markdown(lines)
 
 
 def summarise(results: dict[str, Any]) -> str:

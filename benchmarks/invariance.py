@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe  # noqa: E402
 from namm.__main__ import answered  # noqa: E402
 from namm.checkpoint import build_part  # noqa: E402
+from namm.report import markdown  # noqa: E402
 from namm.run import Stage  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -110,7 +111,7 @@ def main() -> None:
     columns = list(next(iter(found.values())))
     lines = [["solver", *columns], ["---"] * (len(columns) + 1)]
     lines += [[key, *(f"{row[c]:.1e}" for c in columns)] for key, row in found.items()]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = markdown(lines)
     (options.out / "invariance.md").write_text(text + "\n")
     content = {"fields": options.fields, "torch": torch.__version__, "differences": found}
     (options.out / "invariance.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -21,7 +21,7 @@ from typing import Any
 
 from namm.__main__ import answered
 from namm.io import atomic
-from namm.report import report
+from namm.report import half, markdown, report, with_half
 
 # mean distances of 32 samples, at the end that keeps the noise of the last step, by the task that
 # stands beside them
@@ -59,13 +59,11 @@ def table(compared: list[dict[str, Any]]) -> str:
     head = ("task", "method", "end", "n", "distance", "published by the authors", "ratio to it")
     lines = [head, ("---",) * len(head)]
     for row in compared:
-        half = (row["ci95"][1] - row["ci95"][0]) / 2
         same = row["protocol"] == "published"  # or ours has no noise of the last step
         ratio = f"{row['value'] / row['published']:.2g}" if same else ""
-        ours = f"{row['value']:.3g} ± {half:.1g}"
         first = (row["task"], row["method"], row["protocol"], str(row["n"]))
-        lines.append((*first, ours, f"{row['published']:g}", ratio))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append((*first, with_half(row), f"{row['published']:g}", ratio))
+    return markdown(lines)
 
 
 def agreement(held: list[dict[str, Any]]) -> str:
@@ -76,7 +74,7 @@ def agreement(held: list[dict[str, Any]]) -> str:
         words = (row["task"], row["method"], row["protocol"], row["metric"], str(row["n"]))
         numbers = (f"{row['value']:.3g}", str(row["n_whole"]), f"{row['whole']:.3g}")
         lines.append((*words, *numbers, f"{row['allowed']:.2g}", "yes" if row["agree"] else "no"))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -94,7 +92,7 @@ def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dic
     for row in rows:
         other = known.get(tuple(row[key] for key in keys))
         if row["metric"] in COMPARED and row["method"] != "data" and other:
-            allowed = sum((r["ci95"][1] - r["ci95"][0]) / 2 for r in (row, other))
+            allowed = half(row) + half(other)
             agree = abs(row["value"] - other["value"]) <= allowed
             found.append(
                 {

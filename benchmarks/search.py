@@ -32,6 +32,7 @@ from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
 from namm.__main__ import answered
 from namm.checkpoint import build_part
+from namm.report import markdown
 from namm.run import plan
 
 MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
@@ -261,7 +262,7 @@ def main() -> None:
         lines = [keys, ["---"] * len(keys)]
         lines += [[v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in rows]
         command = f"python benchmarks/search.py {options.what} --seconds {options.seconds:g}"
-        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        text = markdown(lines)
         note = f"`{command}`, seed {options.seed}, one thread; 128 held-out fields."
         (options.out / f"{options.what}.md").write_text(f"{note}\n\n{text}\n")
         (options.out / f"{options.what}.json").write_text(

@@ -42,6 +42,7 @@ from namm import (  # noqa: E402
     mirror_losses,
 )
 from namm.__main__ import answered  # noqa: E402
+from namm.report import markdown  # noqa: E402
 
 SHAPE = (1, 64, 64)
 
@@ -265,7 +266,7 @@ def write(options: argparse.Namespace, table: Table, facts: dict[str, Any]) -> N
     lines += [
         [v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in table.rows
     ]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = markdown(lines)
     rates = ", ".join(f"{v / 1e9:.0f} in {k}" for k, v in facts["rates"].items())
     faster = ", ".join(
         f"{v['times faster']:.2f} times at {k} sizes"

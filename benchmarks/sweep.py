@@ -23,7 +23,7 @@ import torch
 from constraints import InputError
 from namm import cli
 from namm.io import atomic
-from namm.report import compute, training
+from namm.report import compute, markdown, training, with_half
 from namm.run import Stage, reads, run_once, texts
 
 GUARDS = ("mmd", "spread", "spectrum", "cycle")
@@ -182,11 +182,11 @@ def table(rows: Rows) -> str:
         lower = first.setdefault(setting, distance) / distance if distance else math.nan
         line = [setting, method, f"{distance:.3g}", f"{lower:.2g}"]
         for row in cells["each"]:
-            line.append(f"{row['value']:.3g} ± {(row['ci95'][1] - row['ci95'][0]) / 2:.1g}")
+            line.append(with_half(row))
         line += [f"{cells[name]:.3g}" if name in cells else "" for name in guards]
         line += [str(cells["each"][0]["n"]), f"{cells['training_flops'] / 1e12:.3g}"]
         lines.append(line)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(lines)
 
 
 def write(options: argparse.Namespace, chains: Sequence[Chain], rows: Rows, note: str) -> None:

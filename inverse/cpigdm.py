@@ -69,7 +69,7 @@ class CPiGDM(Pseudoinverse):
                 d = lifted_residual(run, x, level, self.iterations)
             else:
                 r2 = variance(schedule, level.t)
-                z = spectrum.lift(run.m) - spectrum.svd.vt(x)
+                z = spectrum.svd.lift(run.m) - spectrum.svd.vt(x)
                 d = spectrum.svd.v(spectrum.spread(r2 / (r2 + damping), z) * z)
             return (y_hat * d).flatten(1).sum(dim=1)
 
@@ -79,7 +79,7 @@ class CPiGDM(Pseudoinverse):
         if spectrum is None:
             move = float(measured.lift) * d + float(measured.jacobian) * g
         else:
-            svd, lift = spectrum.svd, spectrum.lift(run.m)
+            svd, lift = spectrum.svd, spectrum.svd.lift(run.m)
             z = spectrum.spread(measured.lift, lift) * lift
             for field, ours, others in (
                 (y_hat, measured.clean, other.clean),

@@ -14,6 +14,8 @@ from namm import Evaluation, IdentityMirror, Mirror, describe_constraint, save_r
 from .operators import LinearOperator, Operator, Pullback, Residual
 from .solver import Solver
 
+TOLD = ("rejected", "unsolved")  # what a solver may report of each sample, and the results keep
+
 
 class Inverse(Evaluation):
     r"""Creates the test stage that measures test fields, solves for them, and scores the answers:
@@ -86,7 +88,7 @@ class Inverse(Evaluation):
     def on_test_start(self) -> None:
         super().on_test_start()
         self.observed = None
-        have = len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        have = self.have()
         if have < self.first + self.fields:
             raise InputError(
                 f"Inverse was asked to measure {self.fields} test fields from position "
@@ -126,11 +128,10 @@ class Inverse(Evaluation):
         if not torch.equal(result.y, result.mean):
             with torch.no_grad():
                 ends["published"] = self.mirror.inverse(result.y)
-        rejected = torch.tensor(result.report.get("rejected", [0] * len(x)), device=x.device)
+        report = {"rejected": [0] * len(x), **result.report}
+        told = {k: torch.tensor(report[k], device=x.device) for k in TOLD if k in report}
         for name, end in ends.items():
-            extra = {"rejected": rejected}
-            if "unsolved" in result.report:  # what conjugate gradients left of their system
-                extra["unsolved"] = torch.full((len(x),), result.report["unsolved"])
+            extra = dict(told)
             if noisy:
                 misfit = (m - self.operator(end)) / self.operator.std
                 extra["chi2"] = misfit.square().flatten(1).mean(dim=1)

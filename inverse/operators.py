@@ -154,6 +154,15 @@ class SVD:
     ut: Callable[[Tensor], Tensor]
     diagonal: bool
 
+    def lift(self, m: Tensor) -> Tensor:
+        r"""Returns the coefficients :math:`S^{-1} U^T m` of the smallest field that is measured
+        as m.
+
+        Arguments:
+            m: The measurements, with shape `(B, *M)`.
+        """
+        return self.ut(m) / self.values.to(m)
+
 
 class LinearOperator(Liftable, abc.ABC):
     r"""Base of the linear operators. A subclass defines `svd`, or both `adjoint` and `pinv`."""
@@ -170,7 +179,7 @@ class LinearOperator(Liftable, abc.ABC):
     def pinv(self, m: Tensor) -> Tensor:
         r"""Returns :math:`A^+ m`, with shape `(B, C, *S)`."""
         svd = self._require_svd("pinv")
-        return svd.v(svd.ut(m) / svd.values.to(m))
+        return svd.v(svd.lift(m))
 
     def lift(self, m: Tensor, sigma: float) -> Tensor:
         r"""Returns :math:`A^+ m` in the singular directions, where they are known, whose noise is
@@ -180,8 +189,7 @@ class LinearOperator(Liftable, abc.ABC):
             return self.pinv(m)
         # no direction has more noise than the largest std
         std = self.std if svd.diagonal else self.std.max()
-        z = svd.ut(m) / svd.values.to(m)
-        return svd.v(torch.where(std <= sigma * svd.values, z, 0.0))
+        return svd.v(torch.where(std <= sigma * svd.values, svd.lift(m), 0.0))
 
     def project(self, x: Tensor) -> Tensor:
         r"""Returns :math:`A^+ A x`, the part of the fields that is measured, with shape

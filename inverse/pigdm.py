@@ -51,10 +51,6 @@ class Spectrum:
         r"""Returns values, given for each distinct damping, for each direction."""
         return values[self.inverse].reshape(self.shape).to(like)
 
-    def lift(self, m: Tensor) -> Tensor:
-        r"""Returns the coordinates of :math:`A^+ m` along the directions."""
-        return self.svd.ut(m) / self.svd.values.to(m)
-
 
 class Pseudoinverse(Sequential, abc.ABC):
     r"""Base of the solvers that know the pseudo-inverse of the operator, or of its tangent.
@@ -138,7 +134,7 @@ class PiGDM(Pseudoinverse):
                 d = float(gain) * lifted_residual(run, y_hat.detach(), level, self.iterations)
             else:
                 svd = spectrum.svd
-                z = spectrum.lift(run.m) - svd.vt(y_hat.detach())
+                z = spectrum.svd.lift(run.m) - svd.vt(y_hat.detach())
                 d = svd.v(spectrum.spread(gain, z) * z)
             return (y_hat * d).flatten(1).sum(dim=1)
 
@@ -152,7 +148,7 @@ def lifted_residual(run: Run, y_hat: Tensor, level: Level, iterations: int) -> T
     r"""Returns the residual of the denoised fields, lifted to fields, of an operator without a
     usable spectrum: :math:`A^+ m - A^+ A(\hat y)` where there is a pseudo-inverse and no noise,
     or a nonlinear operator has one; the damped lift elsewhere, whose largest relative residual is
-    kept in the report as `unsolved`.
+    kept for each sample, and reported as `unsolved`.
 
     Arguments:
         run: The run.
@@ -165,7 +161,7 @@ def lifted_residual(run: Run, y_hat: Tensor, level: Level, iterations: int) -> T
         return operator.pinv(run.m) - operator.pinv(operator(y_hat))
     r2 = float(variance(run.denoiser.schedule, level.t))
     lift, left = damped_lift(operator, run.m, y_hat, r2, iterations)
-    run.facts["unsolved"] = max(run.facts.get("unsolved", 0.0), float(left.max()))
+    run.unsolved = left if run.unsolved is None else torch.maximum(run.unsolved, left)
     return lift
 
 

@@ -83,6 +83,7 @@ class Run:
         self.denoiser, self.operator, self.m = denoiser, operator, m
         self.scale = torch.zeros(len(m), device=m.device)
         self.rejected = torch.zeros_like(self.scale, dtype=torch.long)
+        self.unsolved: Tensor | None = None  # what conjugate gradients left of their system
         self.facts: dict[str, Any] = {}  # of the report
         self.state: dict[str, Any] = {}  # what a solver keeps from `begin` to the end
 
@@ -181,7 +182,9 @@ class Sequential(Solver, abc.ABC):
             result = chain(self.transition, denoiser, shape, seeds, advance, origin)
             mean = self.finish(run, result.mean)
             y = mean if result.y is result.mean else self.finish(run, result.y)
-        return Result(y, mean, {**run.facts, "rejected": run.rejected.tolist()})
+        facts = run.facts | {"rejected": run.rejected.tolist()}
+        facts |= {} if run.unsolved is None else {"unsolved": run.unsolved.tolist()}
+        return Result(y, mean, facts)
 
 
 def misfit(

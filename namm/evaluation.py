@@ -67,8 +67,12 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.calls = self.vjps = self.samples = 0
         self.flops_per_sample = self.seconds = 0.0
 
+    def have(self) -> int:
+        r"""Returns the number of test fields."""
+        return len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+
     def on_test_start(self) -> None:
-        have = len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        have = self.have()
         if have < 3:
             raise InputError(
                 f"{type(self).__name__} compares samples with at least 3 test fields, of which "

@@ -1,9 +1,9 @@
 r"""The report of a run: tables, a figure and one `results.json` from those of its stages."""
 
-__all__ = ["main", "report"]
+__all__ = ["half", "main", "markdown", "report", "with_half"]
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +132,12 @@ def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str
         lines.setdefault((row["method"], row["protocol"]), {})[row["metric"]] = row
     cost_columns = ("n", "calls", "vjps", "GFLOP", "s", "trained TFLOP")
     head = [task, "protocol", columns[0], "times lower", *columns[1:], *cost_columns]
-    out = [_line(head), _line(["---"] * len(head))]
+    out: list[list[Any]] = [head, ["---"] * len(head)]
     # the first method of each protocol, of which the others are better by a factor
     first: dict[str, float] = {}
     for (method, protocol), cells in lines.items():
         one = cells["distance"]
-        values = [_value(cells[c]) if c in cells else "" for c in columns]
+        values = [with_half(cells[c]) if c in cells else "" for c in columns]
         lower = ""
         if method != "data":
             reference = first.setdefault(protocol, one["value"])
@@ -145,16 +145,15 @@ def table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str
         values.insert(1, lower)
         cost = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         cost += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]
-        out.append(_line([method, protocol, *values, one["n"], *cost]))
-    return "\n".join(out)
+        out.append([method, protocol, *values, one["n"], *cost])
+    return markdown(out)
 
 
 def costs(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of what training cost."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
-    out = [_line(head), _line(["---"] * len(head))]
-    out += [_line([stage, *cost(found)]) for stage, found in trained.items()]
-    return "\n".join(out)
+    lines = [head, ["---"] * len(head)]
+    return markdown([*lines, *([stage, *cost(found)] for stage, found in trained.items())])
 
 
 def cost(found: dict[str, Any]) -> list[str]:
@@ -347,7 +346,7 @@ def _dots(panel: Any, rows: list[dict[str, Any]]) -> None:
     for task in tasks:
         mine = [(k, row) for k, row in enumerate(rows) if row["task"] == task]
         values = [row["value"] for _, row in mine]
-        halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for _, row in mine]
+        halves = [half(row) for _, row in mine]
         panel.errorbar(values, [k for k, _ in mine], xerr=halves, fmt="o", ms=4)
     for k, row in enumerate(rows):
         if row["value"] == 0:  # which has no place on a logarithmic axis
@@ -384,10 +383,20 @@ def _stage(path: str) -> str:
     return file.stem if file.suffix == ".safetensors" else file.parent.parent.name
 
 
-def _value(row: dict[str, Any]) -> str:
-    half = (row["ci95"][1] - row["ci95"][0]) / 2
-    return f"{row['value']:.3g} ± {half:.1g}"
+def half(row: dict[str, Any]) -> float:
+    r"""Returns the half-width of the 95 % interval of a row of the results."""
+    return float(row["ci95"][1] - row["ci95"][0]) / 2
 
 
-def _line(cells: list[Any]) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def with_half(row: dict[str, Any]) -> str:
+    r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
+    return f"{row['value']:.3g} ± {half(row):.1g}"
+
+
+def markdown(lines: Iterable[Iterable[Any]]) -> str:
+    r"""Returns the lines of a table, each of as many cells, as Markdown.
+
+    Arguments:
+        lines: The lines, the second of which is of `---`.
+    """
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

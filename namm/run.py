@@ -28,7 +28,7 @@ import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from itertools import count
@@ -208,7 +208,7 @@ def shipped(
     """
     files: dict[str, Path] = {}
 
-    def replace(match: re.Match[str]) -> str:
+    def file_of(match: re.Match[str]) -> str:
         path = Path("pretrained", problem, f"{match[1]}.safetensors")
         file = find(path)
         if file is None:
@@ -219,7 +219,7 @@ def shipped(
         files[match[1]] = file
         return str(path)
 
-    args = [CHECKPOINT.sub(replace, arg) for arg in args]
+    args = [CHECKPOINT.sub(file_of, arg) for arg in args]
     inputs = {stage: sha256(file.read_bytes()).hexdigest() for stage, file in files.items()}
     return args, inputs, [stage for stage, file in files.items() if is_record(file)]
 
@@ -319,8 +319,10 @@ def difference(stage: Stage) -> str:
     if not before:
         return "it was not made by `namm run`"
     if before["key"] == stage.key:
-        anew = (name for name in stage.inputs if made(stage.runs / name) > before["begun"])
-        return next((f"its input '{name}' was made anew after it" for name in anew), "")
+        for name in stage.inputs:
+            if replace(stage, name=name).read("started.json").get("begun", 0) > before["begun"]:
+                return f"its input '{name}' was made anew after it"
+        return ""
     for name in {**before["inputs"], **stage.inputs}:
         if before["inputs"].get(name) != stage.inputs.get(name):
             return f"its input '{name}' has changed"
@@ -328,14 +330,6 @@ def difference(stage: Stage) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     changed = [f"{key} was {old.get(key)} and is {new.get(key)}" for key in keys[:3]]
     return ", ".join(changed) or "its verb or an empty section of its configuration has changed"
-
-
-def made(folder: Path) -> float:
-    r"""Returns when a stage ended, by its folder, in seconds of the epoch; 0 if it has not."""
-    file = folder / "finished.json"
-    if not file.exists():
-        return 0.0
-    return datetime.fromisoformat(json.loads(file.read_text("utf-8"))["finished"]).timestamp()
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -183,7 +183,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         half: Whether the weights were rounded.
         files: The file of each stage that is shipped.
     """
-    from .report import cost, facts
+    from .report import cost, facts, markdown
 
     first = next(runs / stage for stage in files if (runs / stage / LAST).is_file())
     about = read_checkpoint(first / LAST).get("provenance", {})
@@ -219,7 +219,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         "another processor may not reproduce to the bit. A stage with another constraint or on "
         "fields of another shape is refused.",
         "**Training.**",
-        "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
+        markdown(rows),
         *_generation(runs),
         " ".join(["**Use.**", *_uses(weights, folder, again)]),
         "**Hashes,** for `sha256sum --check`:",
