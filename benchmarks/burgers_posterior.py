@@ -7,7 +7,10 @@ are given, and the reference against the truth always. From the root:
 
     python benchmarks/burgers_posterior.py [--problem configs/burgers] [--scale NAME] [--quick]
         [--dm CKPT] [--mdm CKPT --maps CKPT] [--solvers DPS CG-DPS PiGDM C-PiGDM DSG Trust]
-        [--fields N] [--samples N] [--steps N] [--out DIR]
+        [--fields N] [--samples N] [--steps N] [--add DIR ...] [--out DIR]
+
+All of it takes hours on one core: give each run some of the solvers and a folder of its own, and
+these folders to a last one without checkpoints, by `--add`.
 """
 
 import argparse
@@ -40,7 +43,7 @@ from benchmarks.burgers_posterior_task import (  # noqa: E402
     shape_of_prior,
 )
 from benchmarks.posteriors import interval, tidy  # noqa: E402
-from constraints import derive_seed  # noqa: E402
+from constraints import InputError, derive_seed  # noqa: E402
 from inverse import Pullback  # noqa: E402
 from mdm import load_denoiser  # noqa: E402
 from namm import cli, load_mirror  # noqa: E402
@@ -104,6 +107,40 @@ def solve(
             yield f"{name}, {space} space", torch.stack(answers), spent
 
 
+def earlier(folder: Path, ours: Row) -> dict[str, Any]:
+    r"""Returns the results of another run on the same measurements.
+
+    Arguments:
+        folder: The folder of the results.
+        ours: What decides the measurements and the reference of this run, by name.
+
+    Raises:
+        InputError: If there are none, or they are of other measurements.
+    """
+    file = folder / "results.json"
+    if not file.is_file():
+        raise InputError(f"There is no {file}: give --add the folder of a finished run.")
+    results: dict[str, Any] = json.loads(file.read_text())
+    theirs = {**results, **results["config"]}
+    other = [f"{k} {theirs.get(k)}, not {v}" for k, v in ours.items() if theirs.get(k) != v]
+    if other:
+        raise InputError(f"{file} is of {'; '.join(other)}: give both runs the same options.")
+    return results
+
+
+def add(results: dict[str, Any], other: dict[str, Any]) -> None:
+    r"""Adds to results the solvers that only the other ones have.
+
+    Arguments:
+        results: The contents of `results.json`, which are changed.
+        other: Those of a run on the same measurements.
+    """
+    known = {row["method"] for row in results["rows"]}
+    results["rows"] += [row for row in other["rows"] if row["method"] not in known]
+    results["frames"] = {**other["frames"], **results["frames"]}
+    results["added"].append({key: other[key] for key in ("command", "cpu_minutes")})
+
+
 def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     r"""Returns the contents of `results.json`.
 
@@ -113,6 +150,8 @@ def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     """
     start = time.process_time()
     task = Assimilation(configuration(args.problem, args.scale), plan)
+    decided = {"problem": str(args.problem), "observed": task.observed, "std": tidy(task.std)}
+    others = [earlier(folder, {**decided, **asdict(plan)}) for folder in args.add]
     kept, exact, facts = reference(task, plan)
     print("reference sampled", flush=True)
     free = {"calls": 0, "vjps": 0, "seconds": 0.0}
@@ -148,12 +187,11 @@ def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
         print(f"{name} done", flush=True)
     truths = (task.truth[: plan.calibrated], task.draw(plan.calibrated, "truth", plan.seed))
     tested = [calibrate(task, x, plan, name) for x, name in zip(truths, TRUTHS, strict=True)]
-    return {
+    results = {
         "command": args.command,
-        "problem": str(args.problem),
+        "added": [],
         "config": asdict(plan),
-        "observed": task.observed,
-        "std": tidy(task.std),
+        **decided,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "cpu_minutes": round((time.process_time() - start) / 60, 1),
         "prior": shape_of_prior(task),
@@ -163,6 +201,9 @@ def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
         "frames": frames,
         "rows": rows,
     }
+    for other in others:
+        add(results, other)
+    return results
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -178,6 +219,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, help="the number of samples, at least 19")
     parser.add_argument("--steps", type=int, help="the steps of the solvers")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
+    parser.add_argument(
+        "--add",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="the results of runs with the same problem and sizes, whose solvers are added",
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
     args = parser.parse_args(argv)
     if (args.mdm is None) != (args.maps is None):

@@ -22,6 +22,7 @@ METRICS = {
     "relative_error": "relative error",
 }
 FRAMES = ("mean_error", "spread_ratio", "coverage")
+FREE = ("reference", "exact samples", "prior samples")  # of any network
 
 
 def compare(samples: Tensor, reference: Tensor, truth: Tensor) -> dict[str, Any]:
@@ -105,6 +106,14 @@ def energy(samples: Tensor, reference: Tensor) -> float:
     return float(1 - within / (2 * between))
 
 
+def added(runs: list[dict[str, Any]]) -> list[str]:
+    r"""Returns the paragraph on the commands of other runs, whose solvers were added."""
+    if not runs:
+        return []
+    made = [f"`{run['command']}` in {run['cpu_minutes']} CPU minutes" for run in runs]
+    return ["", f"The solvers were run by {' and '.join(made)}."]
+
+
 def summarise(results: dict[str, Any]) -> str:
     r"""Returns the results as Markdown.
 
@@ -124,6 +133,7 @@ def summarise(results: dict[str, Any]) -> str:
         f"from it. {results['observed']} frames are seen with noise of std {results['std']:g}. "
         f"The reference of each of {config['fields']} test fields is {config['reference']} draws "
         f"of {config['chains']} chains.",
+        *added(results["added"]),
         "",
         "## The samples against the reference",
         "",
@@ -217,16 +227,31 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 4, figsize=(14, 3), layout="constrained")
+    # a colour for each solver, dashed in mirror space; grey for what has no network
+    free = dict(zip(FREE, ("-", "--", ":"), strict=True))
+    solvers = list(dict.fromkeys(name.split(",")[0] for name in results["frames"]))
+    solvers = [name for name in solvers if name not in FREE]
+    styles = {
+        method: {"color": "0.4", "linestyle": free[method]}
+        if method in FREE
+        else {
+            "color": f"C{solvers.index(method.split(',')[0])}",
+            "linestyle": "--" if method.endswith("mirror space") else "-",
+        }
+        for method in results["frames"]
+    }
+    fig, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
     for ax, metric in zip(axes, FRAMES, strict=False):
-        for i, (method, curves) in enumerate(results["frames"].items()):
+        for method, curves in results["frames"].items():
             if metric in curves:
-                ax.plot(range(1, len(curves[metric]) + 1), curves[metric], f"C{i}", label=method)
+                frames = range(1, len(curves[metric]) + 1)
+                ax.plot(frames, curves[metric], label=method, **styles[method])
         ax.axvspan(1, results["observed"], color="0.92", zorder=0)
         ax.set(title=METRICS[metric], xlabel="frame")
     axes[0].set_yscale("log")
     axes[2].axhline(0.9, color="0.5", linestyle=":")
-    axes[2].legend(fontsize=7)
+    lines, names = axes[2].get_legend_handles_labels()
+    fig.legend(lines, names, fontsize=8, loc="outside lower center", ncols=7)
     for truths, counts in results["ranks"].items():
         centres = [(i + 0.5) / len(counts) for i in range(len(counts))]
         axes[3].step(centres, counts, where="mid", label=truths)

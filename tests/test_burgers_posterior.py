@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -280,6 +281,30 @@ def test_quick_run(tmp_path: Path) -> None:
     assert results["observed"] == 4 and "--scale demo" in results["command"]
     assert "| exact samples |" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "posterior.png").stat().st_size > 1000
+
+
+def test_solvers_of_another_run_are_added(tmp_path: Path) -> None:
+    ours = {"problem": "configs/burgers", "fields": 2}
+    row = {"method": "exact samples", "metric": "energy", "value": 0.0}
+    others = {"DPS, data space": 1.0, "exact samples": 5.0}
+    run = {
+        **{"command": "python a", "cpu_minutes": 3.0, "problem": "configs/burgers"},
+        **{"config": {"fields": 2}, "frames": {}},
+        "rows": [{**row, "method": k, "value": v} for k, v in others.items()],
+    }
+    (tmp_path / "results.json").write_text(json.dumps(run))
+    results: dict[str, Any] = {"rows": [row], "frames": {}, "added": []}
+    burgers_posterior.add(results, burgers_posterior.earlier(tmp_path, ours))
+    # what both have is that of this run
+    assert [(r["method"], r["value"]) for r in results["rows"]] == [
+        ("exact samples", 0.0),
+        ("DPS, data space", 1.0),
+    ]
+    assert results["added"] == [{"command": "python a", "cpu_minutes": 3.0}]
+    with pytest.raises(InputError, match="is of fields 2, not 8: give both runs the same"):
+        burgers_posterior.earlier(tmp_path, {**ours, "fields": 8})
+    with pytest.raises(InputError, match="There is no .*nowhere.*give --add the folder"):
+        burgers_posterior.earlier(tmp_path / "nowhere", ours)
 
 
 def test_maps_without_a_model_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
