@@ -122,6 +122,10 @@ def main(argv: list[str] | None = None) -> None:
     if problem not in PUBLISHED:
         parser.error(f"{runs} is no run of {' or '.join(PUBLISHED)}: nothing is published for it.")
 
+    whole = options.whole / "results.json" if options.whole else None
+    if whole and not whole.is_file():
+        parser.error(f"there is no {whole}: give --whole the folder of the tables of a whole run.")
+
     report(runs)
     results = json.loads((runs / "results.json").read_text())
     compared = beside(results["rows"], PUBLISHED[problem])
@@ -133,9 +137,8 @@ def main(argv: list[str] | None = None) -> None:
         table(compared),
     ]
     held = []
-    if options.whole:
-        whole = json.loads((options.whole / "results.json").read_text())
-        held = against(results["rows"], whole["rows"])
+    if whole:
+        held = against(results["rows"], json.loads(whole.read_text())["rows"])
         agree = sum(row["agree"] for row in held)
         parts += [f"Beside the whole run {agree} of {len(held)} means agree:", agreement(held)]
     seeds = ", ".join(sorted({str(row["seed"]) for row in results["rows"]}))
