@@ -203,7 +203,8 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         }
         samples[stage.name] = [(e.step + 1, e.value) for e in scalars.get("val/samples", [])]
     for stage_name, found in trained.items():
-        before = sum(trained[name]["flops"] for name in _lineage(found["from"], trained))
+        names = _lineage(_behind(stage_name, trained), trained)
+        before = sum(trained[name]["flops"] for name in names)
         each = found["flops"] // found["steps"]
         found["distance_by_flops"] = [
             (before + each * steps, value) for steps, value in samples[stage_name]
@@ -234,7 +235,8 @@ def shipped(stages: Results) -> dict[str, dict[str, Any]]:
 
 def facts(state: dict[str, Any]) -> dict[str, Any]:
     r"""Returns what a checkpoint or a file of shipped weights says of its training: steps, counted
-    operations, and the stages it was built from; nothing if it counted no operations.
+    operations, the stages it was built from, and whether it fine-tuned maps; nothing if it counted
+    no operations.
 
     Arguments:
         state: What `read_checkpoint` returned.
@@ -246,6 +248,7 @@ def facts(state: dict[str, Any]) -> dict[str, Any]:
         "steps": state["global_step"],
         "flops": counts[0]["per_step"] * state["global_step"],
         "from": sorted({_stage(path) for path in _paths(state["hyper_parameters"])}),
+        "finetuned": bool(state["hyper_parameters"].get("freeze_forward")),
     }
 
 
@@ -360,12 +363,22 @@ def _dots(panel: Any, rows: list[dict[str, Any]]) -> None:
     panel.set_xlabel(r"distance $\ell$, 95 % interval")
 
 
-def _lineage(names: list[str], trained: dict[str, dict[str, Any]]) -> set[str]:
+def _lineage(names: Iterable[str], trained: dict[str, dict[str, Any]]) -> set[str]:
     found: set[str] = set()
     for name in names:
         if name in trained and name not in found:
-            found |= {name} | _lineage(trained[name]["from"], trained)
+            found |= {name} | _lineage(_behind(name, trained), trained)
     return found
+
+
+def _behind(name: str, trained: dict[str, dict[str, Any]]) -> list[str]:
+    r"""Returns the stages that a stage was built from: fine-tuned maps from those before them, and
+    from the diffusion model in their mirror space, whose samples they were tuned on."""
+    found = trained[name]["from"]
+    if not trained[name]["finetuned"]:
+        return found
+    others = (k for k, other in trained.items() if not other["finetuned"])
+    return [*found, *(k for k in others if {*found} & {*trained[k]["from"]})]
 
 
 def _paths(config: Any) -> Iterator[str]:

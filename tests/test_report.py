@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from constraints import InputError
-from namm.report import report
+from namm.report import compute, report
 
 
 def write(folder: Path, task: str, method: str, value: float, n: int = 4) -> None:
@@ -48,3 +48,31 @@ def test_folder_above_the_runs_is_refused(tmp_path: Path) -> None:
     report(tmp_path / "burgers")
     with pytest.raises(InputError, match=r"several problems: give .* such as .*burgers\."):
         report(tmp_path)
+
+
+def test_fine_tuned_maps_cost_the_model_whose_samples_they_saw() -> None:
+    def stage(flops: float, *behind: str, finetuned: bool = False) -> dict[str, Any]:
+        return {"flops": flops, "from": list(behind), "finetuned": finetuned}
+
+    trained = {
+        "namm": stage(1),
+        "mdm": stage(10, "namm"),
+        "finetune": stage(100, "namm", finetuned=True),
+        "again": stage(1000, "namm", finetuned=True),
+        "dm": stage(10000),
+    }
+
+    def spent(*stages: str) -> float:
+        paths = [f"runs/{stage}/checkpoints/last.ckpt" for stage in stages]
+        return compute({"config": {"parts": paths}}, trained)
+
+    assert spent("dm", "finetune") == 10111 and spent("mdm") == 11 and spent("namm") == 1
+    assert spent("mdm", "finetune") == 111  # nothing twice, and nothing of the other fine-tuning
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (2, 4, 8, 8)])
+def test_lines_and_volumes_are_drawn(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    torch.save({"DPS": torch.rand(4, *shape)}, tmp_path / "one" / "fields.pt")
+    report(tmp_path)
+    assert (tmp_path / "report.png").stat().st_size > 1000
