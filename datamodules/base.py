@@ -7,7 +7,6 @@ alone, and the splits are three far-apart ranges of one endless sequence of fiel
 
 __all__ = ["FieldData"]
 
-import abc
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -35,16 +34,17 @@ CHUNK = 500
 ATTEMPTS = 10
 
 
-class FieldData(KeyedData, abc.ABC):
-    r"""Base of all data modules. A subclass defines `draw`, `coords` and `describe`.
+class FieldData(KeyedData):
+    r"""Creates the data module of a file of fields. A subclass that defines `draw`, `coords` and
+    `describe` simulates the file if it is missing.
 
     After `setup`, `shape` is the shape `(C, *S)` of a field and `sha256` the hash of all fields.
 
     Arguments:
         constraint: The constraint that the fields satisfy.
-        file: The file of the fields, of schema `namm-field/1`. It is simulated if it is missing.
-        sizes: The number of fields to simulate for each of `train`, `val` and `test`. Empty for a
-            file that is taken as it is.
+        file: The file of the fields, of schema `namm-field/1`.
+        sizes: The number of fields to simulate for each of `train`, `val` and `test`. Missing for
+            a file that is taken as it is.
         seed: The seed of the simulation. The order of training is keyed by the seed of the model.
         batch_size: The number of fields in a batch, of each process.
         mirror_samples: A file with `/{split}/y`, the samples of a diffusion model to train on.
@@ -70,7 +70,7 @@ class FieldData(KeyedData, abc.ABC):
         self,
         constraint: Constraint,
         file: str,
-        sizes: dict[str, int],
+        sizes: dict[str, int] | None = None,
         seed: int = 0,
         batch_size: int = 16,
         mirror_samples: str | None = None,
@@ -80,7 +80,7 @@ class FieldData(KeyedData, abc.ABC):
     ) -> None:
         super().__init__(seed, batch_size, num_workers)
         for name, counts, splits in (
-            ("sizes", sizes, tuple(self.first)),
+            ("sizes", sizes or {}, tuple(self.first)),
             ("predict_sizes", predict_sizes or {}, NEEDED["predict"]),
         ):
             if wrong := {k: n for k, n in counts.items() if k not in splits or n < 1}:
@@ -90,13 +90,12 @@ class FieldData(KeyedData, abc.ABC):
                 )
         self.constraint = constraint
         self.file = file
-        self.sizes = sizes
+        self.sizes = sizes or {}
         self.mirror_samples = mirror_samples
         self.predict_sizes = predict_sizes or {}
         self.in_memory = in_memory
         self.fields: dict[str, FieldDataset] = {}
 
-    @abc.abstractmethod
     def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
         r"""Simulates one field for each key, which must depend on nothing else.
 
@@ -107,15 +106,16 @@ class FieldData(KeyedData, abc.ABC):
             The fields, with shape `(B, C, *S)`, in the precision in which they were computed.
             Those that are not finite are drawn again, with another key.
         """
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
         r"""Returns the coordinates along each axis of S, in order, and their units."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         r"""Returns the attributes of a simulated file: `axes`, `channels`, `solver`, `units`, and
         whatever else the fields depend on."""
+        raise NotImplementedError
 
     def simulate(
         self, n: int, seed: int, start: int = 0, dtype: torch.dtype = torch.float32
@@ -156,18 +156,26 @@ class FieldData(KeyedData, abc.ABC):
     def prepare_data(self) -> None:
         r"""Simulates the file if it is missing, and otherwise checks that it is the one asked for,
         if this project simulated it."""
+        exists, kind = Path(self.file).exists(), type(self)
+        if kind.draw is FieldData.draw:
+            if self.sizes or not exists:
+                raise InputError(
+                    f"{kind.__name__} takes '{self.file}' as it is, and simulates nothing: give a "
+                    f"file that exists, no `sizes`, or a class that simulates."
+                )
+            return
         asked = {
             **self.constraint.attributes(),
             **self.describe(),
             "seed": self.seed,
             "sizes": self.sizes,
         }
-        if Path(self.file).exists():
+        if exists:
             found = read_attributes(self.file)
             if self.sizes and found.get("seed", -1) != -1:
                 compare(self.file, found, asked, "delete the file, or name another one")
         elif self.sizes:
-            source = f"simulated by {type(self).__name__}"
+            source = f"simulated by {kind.__name__}"
             attributes = {"source": source, **asked, "data_floor": 0.0, "redrawn": 0}
             with tqdm(
                 total=sum(self.sizes.values()), desc=f"Simulating {self.file}", unit=" fields"

@@ -38,7 +38,7 @@ from constraints import Constraint, InputError
 SCHEMA = "namm-field/1"
 CHUNK = 256
 
-Fields = Tensor | tuple[int, Iterable[Tensor]]
+Fields = Tensor | np.ndarray | tuple[int, Iterable[Tensor | np.ndarray]]
 
 
 def write_fields(
@@ -52,8 +52,8 @@ def write_fields(
 
     Arguments:
         path: The file, which is replaced if it exists. Missing folders are made.
-        splits: The fields of each split, with shape `(N, C, *S)`; or N and an iterable over chunks
-            of them, which need not fit in memory together.
+        splits: The fields of each split, a tensor or an array of shape `(N, C, *S)`; or N and an
+            iterable over chunks of them, which need not fit in memory together.
         attributes: The attributes, to which `schema` and `sha256` are added. They are read last,
             so that the iterables may still fill in what they measure.
         coords: The coordinates along each axis, and their units.
@@ -89,10 +89,11 @@ def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
     digest = hashlib.sha256()
     for split in sorted(splits):
         fields = splits[split]
-        n, chunks = (len(fields), [fields]) if isinstance(fields, Tensor) else fields
+        n, chunks = fields if isinstance(fields, tuple) else (len(fields), [fields])
         row = 0
         for chunk in chunks:
-            x = np.ascontiguousarray(chunk.detach().cpu().numpy(), dtype="<f4")
+            array = chunk.detach().cpu().numpy() if isinstance(chunk, Tensor) else chunk
+            x = np.ascontiguousarray(array, dtype="<f4")
             data = file.require_dataset(f"{split}/x", shape=(n, *x.shape[1:]), dtype="<f4")
             data[row : row + len(x)] = x
             digest.update(x.tobytes())

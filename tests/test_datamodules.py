@@ -74,6 +74,26 @@ def plain(path: Path, **kwargs: Any) -> Tiny:
     return Tiny(Anything(), file=str(path), sizes={}, **kwargs)
 
 
+def test_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 1, 3))
+    splits = {"train": x, "val": (6, iter([x[:4], torch.tensor(x[4:])]))}
+    write_fields(tmp_path / "a.h5", splits, {"axes": ["x"], "channels": ["u"]}, {})
+    data = FieldData(Anything(), str(tmp_path / "a.h5"), batch_size=4)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.shape == (1, 3)
+    for split in splits:
+        got = torch.stack([data.fields[split][i]["x"] for i in range(6)])
+        assert torch.equal(got, torch.tensor(x).float())
+
+
+@pytest.mark.parametrize("options", [{"sizes": {"train": 4}}, {"file": "nowhere.h5"}])
+def test_plain_data_module_simulates_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    file = str(write(tmp_path / "a.h5", train=4))
+    with pytest.raises(InputError, match="simulates nothing: give a file that exists, no `sizes`"):
+        FieldData(Anything(), **{"file": file, **options}).prepare_data()
+
+
 def indices(loader: DataLoader) -> list[list[int]]:
     return [batch["index"].tolist() for batch in loader]
 
