@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
 
+from constraints import InputError
+
 FREQUENCIES = 32  # of the sines of the time
 
 
@@ -56,10 +58,10 @@ class MLP(nn.Module):
             The outputs, with the shape of z.
 
         Raises:
-            ValueError: If the fields are not of so many numbers.
+            InputError: If the fields are not of so many numbers.
         """
         if z[0].numel() != self.channels:
-            raise ValueError(
+            raise InputError(
                 f"MLP expects fields of {self.channels} numbers, as points of shape (B, "
                 f"{self.channels}, 1, 1), got {tuple(z.shape)}."
             )

@@ -114,7 +114,10 @@ class MDM(Stage):
             self.drawn = {"x": batch["x"]}
 
     def on_validation_epoch_end(self) -> None:
-        if self.constraint is None or self.trainer.sanity_checking:
+        if self.constraint is None:
+            return
+        if self.trainer.sanity_checking:
+            self.floor.reset()
             return
         shape = self.mirror.shape(self.drawn["x"].shape[1:])
         seeds = [derive_seed(self.seed, "val", i) for i in range(self.val_samples)]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
@@ -182,11 +183,11 @@ def describe_constraint(constraint: Constraint) -> dict[str, Any]:
 
 def _describe(module: nn.Module) -> dict[str, Any]:
     plain = {
-        key: value
+        key: _plain(value)
         for key, value in sorted(vars(module).items())
         if not key.startswith("_")
         and key != "training"
-        and isinstance(value, (bool, int, float, str, list, tuple))
+        and isinstance(value, (bool, int, float, str, list, tuple, np.generic))
     }
     tensors = {**dict(module.named_buffers(recurse=False)), **module._parameters}
     for name, tensor in tensors.items():
@@ -194,6 +195,15 @@ def _describe(module: nn.Module) -> dict[str, Any]:
             few = tensor.numel() <= 16
             plain[name] = tensor.tolist() if few else hashlib.sha256(_bytes(tensor)).hexdigest()
     return {"class": type(module).__qualname__, **plain}
+
+
+def _plain(value: Any) -> Any:
+    # a checkpoint is read back as plain data
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -71,7 +71,7 @@ CHATTER = (
 WARNINGS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # a matter between lightning and torch
     "The '.*' does not have many workers",  # the data are in memory
-    "Found .* module\\(s\\) in eval mode",  # the maps, while a diffusion model trains
+    "Found .* module\\(s\\) in eval mode",  # maps that are not trained
 )
 
 

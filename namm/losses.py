@@ -41,12 +41,16 @@ def mirror_losses(
     # one pass of f over clean and noisy points
     x_clean, x_noisy = mirror.inverse(torch.cat([y_clean, y_noisy])).chunk(2)
     with torch.no_grad():
-        constraint_clean = constraint(x_clean.float()).mean()
+        constraint_clean = constraint(_full(x_clean)).mean()
     return {
         "cycle_forward": (x_clean - x).abs().mean(),
         "cycle_inverse": (mirror(x_noisy) - y_noisy).abs().mean(),
         # in full precision: a residual is a small difference of large numbers
-        "constraint": constraint(x_noisy.float()).mean(),
+        "constraint": constraint(_full(x_noisy)).mean(),
         "constraint_clean": constraint_clean,
         "regulariser": mirror.regulariser(x, y_clean),
     }
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

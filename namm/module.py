@@ -3,7 +3,7 @@ r"""The stage that trains the maps, and fine-tunes the inverse map."""
 __all__ = ["NAMM"]
 
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -92,11 +92,18 @@ class NAMM(Stage):
                     f"freeze_forward keeps the forward map of a MirrorMap, got "
                     f"{type(mirror).__name__}: leave it out."
                 )
-            mirror.forward_map.requires_grad_(False)
+            mirror.forward_map.requires_grad_(False).eval()
+        self.freeze_forward = freeze_forward
         levels = [sigma_max * k / 4 for k in range(5)]
         self.robustness = torch.nn.ModuleList(ConstraintDistance() for _ in levels)
         self.floor = ConstraintDistance()
         self._levels = levels
+
+    def train(self, mode: bool = True) -> "NAMM":
+        super().train(mode)
+        if self.freeze_forward:  # nor may dropout or running statistics move mirror space
+            cast(MirrorMap, self.mirror).forward_map.eval()
+        return self
 
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
         x, y = batch["x"], batch.get("y")

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from constraints import InputError
+
 Padding = Literal["circular", "replicate", "reflect", "constant"]
 
 
@@ -31,7 +33,7 @@ def pad(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
     """
     for dim, w, mode in zip((-2, -1), width, padding, strict=True):
         if (mode == "circular" and w > x.shape[dim]) or (mode == "reflect" and w >= x.shape[dim]):
-            raise ValueError(
+            raise InputError(
                 f"A {mode} padding of {w} reaches beyond an axis of {x.shape[dim]} points: take "
                 "larger fields, or a smaller kernel, dilation or patch."
             )
@@ -112,6 +114,11 @@ class AxisConv2d(nn.Conv2d):
         self.axes = tuple(padding)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise InputError(
+                f"A network for images with {self.in_channels} channels got fields of shape "
+                f"{tuple(x.shape)}: give its recipe the `channels` of the data."
+            )
         x = pad(x, self.padding, self.axes)  # type: ignore[arg-type]
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 

@@ -65,13 +65,14 @@ def draw_fields(
 
     Arguments:
         figure: The `matplotlib` figure or sub-figure.
-        fields: The fields by title, each with shape `(B, C, H, W)`.
+        fields: The fields by title, each with shape `(B, C, *S)`.
         residuals: The residuals by the same titles, `(B, C', H', W')`, or none.
         rows: The number of samples drawn.
     """
     if are_curves(fields):
         _draw_curves(figure, fields, residuals)
         return
+    fields = {title: _images(field) for title, field in fields.items()}
     first = next(iter(fields.values())).float()
     low, high = float(first.min()), float(first.max())
     drawn = [r.abs().flatten()[:100_000] for r in residuals.values() if r is not None]
@@ -112,6 +113,12 @@ def draw_fields(
         line[0].set_ylabel("residual" if row % per_row else "field", fontsize=8)
 
 
+def _images(field: Tensor) -> Tensor:
+    r"""Returns fields `(B, C, *S)` as images `(B, C', H, W)`: a line is one of height 1, and the
+    layers of a volume become channels."""
+    return field.unsqueeze(-2) if field.ndim == 3 else field.flatten(1, -3)
+
+
 def _mosaic(field: Tensor) -> Tensor:
     r"""Returns the channels `(C, H, W)` side by side, in rows of even length, as one image."""
     channels = len(field)
@@ -123,8 +130,8 @@ def _mosaic(field: Tensor) -> Tensor:
 def are_curves(fields: Mapping[str, Tensor]) -> bool:
     r"""Returns whether fields are drawn in the plane: as points, `(B, 2, 1, 1)`, or as paths,
     `(B, C, L, 1)`."""
-    c, _, width = next(iter(fields.values())).shape[1:]
-    return c >= 2 and width == 1
+    shape = next(iter(fields.values())).shape[1:]
+    return len(shape) == 3 and shape[0] >= 2 and shape[-1] == 1
 
 
 def _draw_curves(

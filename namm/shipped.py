@@ -24,7 +24,6 @@ from .io import LAST, atomic
 from .mirror import Mirror
 from .weights import ROOT, STAGES, find, is_record, pack
 
-LIMIT = 12 * 2**20
 TITLE = "# Trained models of "
 WHAT = {
     "namm": "the maps g and f",
@@ -135,7 +134,7 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
             cost counts them in, and few use maps that have been fine-tuned since.
 
     Raises:
-        InputError: If no stage has a checkpoint, or a file would be above 12 MiB.
+        InputError: If no stage has a checkpoint.
     """
     from .report import training
 
@@ -153,15 +152,7 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
         state = read_checkpoint(runs / stage / LAST)
         state["hyper_parameters"] = _moved(state.get("hyper_parameters", {}), home)
         seconds = trained.get(stage, {"seconds": 0.0})["seconds"]
-        content = files[f"{stage}.safetensors"] = pack(
-            state, half, record=stage in records, seconds=seconds
-        )
-        if len(content) > LIMIT:
-            raise InputError(
-                f"{stage}.safetensors would take {len(content) / 2**20:.1f} MiB, and at most "
-                f"{LIMIT / 2**20:.0f} are shipped: "
-                + ("train a smaller network." if half else "--half halves it.")
-            )
+        files[f"{stage}.safetensors"] = pack(state, half, record=stage in records, seconds=seconds)
     for name, content in files.items():
         with atomic(folder / name) as out:
             out.write(content)

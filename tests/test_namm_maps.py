@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from constraints import Burgers, noise
+from constraints import Burgers, Constraint, InputError, noise
 from namm import (
     ICNN,
     AxisConv2d,
@@ -484,6 +484,26 @@ def test_loss_of_a_learned_mirror_is_its_definition() -> None:
         "regulariser": mirror.regulariser(x, mirror(x)),
     }.items():
         torch.testing.assert_close(losses[key], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_distance_is_taken_in_float32_or_better(dtype: torch.dtype) -> None:
+    seen: list[torch.dtype] = []
+
+    class Watching(Constraint):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.dtype)
+            return x.square().flatten(1).mean(dim=1)
+
+    x = torch.rand(2, 1, 4, 4, dtype=dtype)
+    mirror_losses(IdentityMirror(), Watching(), x, torch.zeros_like(x))
+    assert set(seen) == {torch.promote_types(dtype, torch.float32)}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 8)])
+def test_fields_that_a_network_is_not_made_for_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"with 1 channels got .*`channels` of the data"):
+        ICNN(width=4, layers=1)(torch.rand(shape))
 
 
 def test_watched_term_is_not_trained() -> None:

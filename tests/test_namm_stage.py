@@ -1,5 +1,6 @@
 """Training of the maps: averages, checkpoints and their provenance, guards, costs and metrics."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import h5py
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -514,6 +516,25 @@ def test_same_problem_is_accepted_and_resumed(trained: Path, tmp_path: Path) -> 
     assert trainer.global_step == 4
 
 
+class Scaled(Constraint):
+    """A constraint with parameters that numpy made, alone and in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.centre = np.sqrt(2.0), [np.float32(0.5), torch.zeros(1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.square().flatten(1).mean(dim=1)
+
+
+def test_parameters_that_numpy_made_are_read_back(tmp_path: Path) -> None:
+    described = describe_constraint(Scaled())
+    assert described["scale"] == math.sqrt(2) and type(described["scale"]) is float
+    torch.save(described, tmp_path / "a.ckpt")
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True) == described
+    assert json.loads(json.dumps(described))["centre"][0] == 0.5
+
+
 # fine-tuning
 
 
@@ -524,6 +545,7 @@ def mirror_samples(folder: Path) -> str:
     return str(folder / "samples.h5")
 
 
+@pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")  # the frozen map
 @pytest.mark.parametrize("average", [True, False])
 def test_fine_tuning_moves_the_inverse_map_alone(
     trained: Path, tmp_path: Path, average: bool
@@ -543,6 +565,16 @@ def test_fine_tuning_moves_the_inverse_map_alone(
     raw = raw.get("current_model_state", raw["state_dict"])
     forward = [name for name in start if "forward_map" in name]
     assert all(torch.equal(start[name], raw[name]) for name in forward)
+
+
+def test_frozen_map_does_not_move_with_its_dropout() -> None:
+    net = ResNet(width=4, blocks=1)
+    other = PatchNet(patch=2, width=8, blocks=1, detail=4)
+    stage = tiny_stage(MirrorMap(net, other), freeze_forward=True)
+    x = torch.rand(2, 1, 8, 8)
+    stage.train()
+    assert torch.equal(stage.mirror(x), stage.mirror(x)) and other.training
+    assert not torch.equal(net.train()(x), net(x))  # which shows that it has some
 
 
 def test_fine_tuning_refuses_samples_of_another_grid() -> None:

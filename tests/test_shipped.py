@@ -18,7 +18,7 @@ from namm import NAMM, Flops, Provenance, load_mirror, load_part
 from namm.__main__ import main
 from namm.checkpoint import build_part, read_checkpoint, space
 from namm.report import compute, shipped, training
-from namm.weights import holds_weights, pack
+from namm.weights import ROOT, holds_weights, pack
 from problems import tiny_mirror
 from test_chain import write_tiny
 
@@ -189,20 +189,9 @@ def test_weight_too_large_for_half_is_refused(problem: Path) -> None:
         pack(state, half=True)
 
 
-def test_file_that_is_too_large_is_refused_before_anything_is_written(
-    problem: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("namm.shipped.LIMIT", Path(file("mdm")).stat().st_size - 1)
-    assert main(["ship", str(RUNS), str(tmp_path / "new")]) == 1
-    assert "mdm.safetensors would take" in (error := capsys.readouterr().err)
-    assert "--half halves it" in error and not (tmp_path / "new").exists()
-
-    monkeypatch.setattr("namm.shipped.LIMIT", 1000)
-    assert main(["ship", str(RUNS), str(tmp_path / "new"), "--half"]) == 1
-    assert "train a smaller network" in capsys.readouterr().err
+def test_files_of_the_repository_stay_small() -> None:
+    sizes = [f.stat().st_size / 2**20 for f in (ROOT / "pretrained").rglob("*.safetensors")]
+    assert sizes and max(sizes) <= 12 and sum(sizes) <= 40  # MiB
 
 
 @pytest.mark.parametrize(
