@@ -38,7 +38,8 @@ class FieldData(KeyedData):
     r"""Creates the data module of a file of fields. A subclass that defines `draw`, `coords` and
     `describe` simulates the file if it is missing.
 
-    After `setup`, `shape` is the shape `(C, *S)` of a field and `sha256` the hash of all fields.
+    After `setup`, `shape` is the shape `(C, *S)` of a field, `sha256` the hash of all fields, and
+    `samples_space` what `mirror_samples` says of its mirror space, if anything.
 
     Arguments:
         constraint: The constraint that the fields satisfy.
@@ -60,6 +61,7 @@ class FieldData(KeyedData):
 
     shape: tuple[int, ...]
     sha256: str
+    samples_space: str | None
     floor: float = 1e-6  # the largest distance to the constraint a simulated field may have
     # what is said of a field that is not finite however often it is drawn
     remedy: str = "the solver is unstable with these parameters, give it smaller steps"
@@ -216,6 +218,7 @@ class FieldData(KeyedData):
         """
         self.check(self.constraint)
         samples = self.mirror_samples if stage in ("fit", "validate") else None
+        self.samples_space = read_attributes(samples).get("space") if samples else None
         self.fields = {
             split: FieldDataset(self.file, split, self.in_memory, samples)
             for split in NEEDED[stage]

@@ -12,12 +12,15 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from namm.checkpoint import space
+
 SPLITS = ("train", "val")  # in the order of the loaders of a prediction
 
 
 class SampleWriter(BasePredictionWriter):
     r"""Creates the callback that writes the samples of `MDM.predict_step` to an HDF5 file, one
-    dataset `/{split}/y` of shape `(N, C, *S)` per data loader, row i made for field i.
+    dataset `/{split}/y` of shape `(N, C, *S)` per data loader, row i made for field i, with what
+    tells their mirror space from others.
 
     Arguments:
         file: The path of the file; `samples.h5` in the run's folder if missing.
@@ -50,6 +53,7 @@ class SampleWriter(BasePredictionWriter):
         temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         with h5py.File(temporary, "w") as file:
             file.attrs["schema"] = "namm-mirror/1"
+            file.attrs["space"] = space(pl_module.mirror)  # type: ignore[arg-type]
             for split, part in zip(SPLITS, parts, strict=True):
                 file[f"{split}/y"] = part["y"].numpy()
         os.replace(temporary, self.file)

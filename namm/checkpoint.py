@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from constraints import Constraint, InputError
 
 from .io import AtomicCheckpointIO
-from .mirror import Mirror
+from .mirror import IdentityMirror, Mirror
 from .weights import find, unpack
 
 
@@ -243,6 +243,12 @@ class Provenance(L.Callback):
         mirror = getattr(pl_module, "space", getattr(pl_module, "mirror", None))
         if hasattr(pl_module, "denoiser") and isinstance(mirror, Mirror):
             self.own["space"] = space(mirror)
+        drawn = getattr(data, "samples_space", None)
+        if isinstance(mirror, Mirror) and drawn not in (None, space(mirror)):
+            self._refuse(
+                f"The samples of {data.mirror_samples} were drawn in another mirror space than "
+                "that of these maps"
+            )
         for module in pl_module.modules():
             if isinstance(found := getattr(module, "provenance", None), dict):
                 self._compare(found, f"The checkpoint {found.get('checkpoint')}")
@@ -286,16 +292,20 @@ class Provenance(L.Callback):
 
 def space(mirror: Mirror) -> str:
     r"""Returns what tells the space of a diffusion model from others: a hash of the weights of the
-    forward map, or `data` where it has none.
+    forward map, or, of maps in closed form, of their parameters; `data` for the identity.
 
     Arguments:
         mirror: The maps.
     """
+    if isinstance(mirror, IdentityMirror):
+        return "data"
     digest = hashlib.sha256()
     weights = getattr(mirror, "forward_map", nn.Identity()).state_dict()
+    if not weights:
+        digest.update(json.dumps(_describe(mirror)).encode())
     for name, weight in weights.items():
         digest.update(name.encode() + weight.detach().cpu().numpy().tobytes())
-    return digest.hexdigest() if weights else "data"
+    return digest.hexdigest()
 
 
 def _differing(theirs: Any, ours: Any) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from .nets import ICNN
 class Stage(L.LightningModule, abc.ABC):
     r"""Base of the modules that train.
 
-    The randomness of a step depends on `(seed, name, sample, step)` alone, so that training which
-    was stopped anywhere resumes bit for bit.
+    The noise of a step depends on `(seed, name, sample, step)` alone, and dropout on the process
+    and the step, so that training which was stopped anywhere resumes bit for bit.
 
     Arguments:
         lr: The learning rate of Adam.
@@ -47,6 +47,10 @@ class Stage(L.LightningModule, abc.ABC):
                 f"The checkpoint given by --ckpt_path is of another stage or of other networks: "
                 f"{wrong} has shape {_shape(found, wrong)} there, {_shape(own, wrong)} here."
             )
+        # the constraint is the one given here: where it is another, `Provenance` refuses it
+        kept = {k: v for k, v in self.state_dict().items() if k.startswith("constraint.")}
+        for name in ("state_dict", "current_model_state"):
+            checkpoint.get(name, {}).update(kept)
 
     @abc.abstractmethod
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from mdm import (
     load_denoiser,
 )
 from namm import EMA, Flops, IdentityMirror, Provenance
+from namm.checkpoint import space
 from namm.cli import main
 from namm.io import KeepLast
 from problems import (
@@ -623,7 +624,7 @@ def predict(folder: Path, name: str, batch_size: int, **options: Any) -> dict[st
     data = tiny_data(folder, batch_size=batch_size, **options)
     trainer.predict(stage, data, return_predictions=False)
     with h5py.File(folder / "out" / name) as file:
-        assert dict(file.attrs) == {"schema": "namm-mirror/1"}
+        assert dict(file.attrs) == {"schema": "namm-mirror/1", "space": space(stage.mirror)}
         return {split: file[f"{split}/y"][:] for split in file}
 
 

@@ -44,6 +44,7 @@ from namm import (
     IdentityMirror,
     LogFields,
     Mean,
+    Mirror,
     MirrorMap,
     PatchNet,
     Provenance,
@@ -417,13 +418,27 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert "No checkpoint was written" in str(refused.value) and not last(tmp_path).exists()
 
 
+class Shift(Mirror):
+    """Maps in closed form."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.by
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y - self.by
+
+
 def test_maps_of_other_weights_make_another_space() -> None:
     one, other = tiny_mirror(), tiny_mirror()
     before = space(one)
     one.inverse_map.requires_grad_(True)
     next(one.inverse_map.parameters()).data.add_(1)
 
-    assert space(IdentityMirror()) == "data"
+    assert space(IdentityMirror()) == "data" != space(Shift(1.0)) != space(Shift(2.0))
     assert space(one) == before  # f is not part of it
     next(other.forward_map.parameters()).data.add_(1)
     assert space(other) != before
@@ -575,6 +590,44 @@ def test_frozen_map_does_not_move_with_its_dropout() -> None:
     stage.train()
     assert torch.equal(stage.mirror(x), stage.mirror(x)) and other.training
     assert not torch.equal(net.train()(x), net(x))  # which shows that it has some
+
+
+def test_fine_tuning_refuses_samples_of_other_maps(trained: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(init_from=str(last(trained)))
+    samples = mirror_samples(tmp_path)
+    data = tiny_data(tmp_path, mirror_samples=samples)
+    for drawn in (space(tiny_mirror()), space(stage.mirror)):
+        with h5py.File(samples, "r+") as file:
+            file.attrs["space"] = drawn
+        if drawn == space(stage.mirror):
+            fit(tmp_path, stage, Provenance(), data=data)
+        else:
+            with pytest.raises(InputError, match=r"samples.h5 were drawn in another .*--force"):
+                fit(tmp_path, stage, Provenance(), data=data)
+
+
+class Target(Constraint):
+    """A constraint whose parameter is a buffer."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.value).square().flatten(1).mean(dim=1)
+
+
+def test_forced_training_goes_on_under_the_constraint_that_is_given(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    fit(tmp_path, tiny_stage(constraint=Target(1.0)), EMA(), Provenance(), KeepLast(1), data=data)
+    stage = tiny_stage(constraint=Target(2.0))
+    options: dict[str, Any] = {"ckpt_path": last(tmp_path), "max_steps": 4, "data": data}
+    fit(tmp_path, stage, EMA(), Provenance(force=True), KeepLast(1), **options)
+
+    assert stage.constraint.value == 2
+    state = torch.load(last(tmp_path), weights_only=True)
+    for kept in ("state_dict", "current_model_state"):
+        assert state[kept]["constraint.value"] == 2
 
 
 def test_fine_tuning_refuses_samples_of_another_grid() -> None:
