@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
 
 class CommandError(Exception):
@@ -77,6 +78,10 @@ def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:
         where = f"{'.'.join(keys)}: " if keys and keys != ["config"] else ""
         return f"{where}{what.rstrip('.')}{locate(at or name, argv)}.{nearest(name, names)}"
 
+    if match := re.fullmatch(r"Config file loop detected: (\S+) -> \1", text):
+        for file in (Path(config).parent / match[1] for config in config_files(argv)):
+            if file.is_file() and (said := mistake(file, problem)):
+                return explain(said, [argv[0], "-c", str(file)], known)
     if match := re.search(r"(?:exist: |path string: |class_path )'?(\S+\.ya?ml)\b", message):
         file = Path(match[1]).absolute()
         near = (path.name for path in file.parent.glob("*"))
@@ -116,6 +121,23 @@ def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:
         at = f"{keys[-1].split('.')[-1]}: {got}" if keys else got
         return say(f"expected {wanted}, got '{got}'", got, wanted.split("'")[1::2], at)
     return say(text)
+
+
+def mistake(file: Path, problem: Problem) -> str | None:
+    r"""Returns what jsonargparse says of the class in a file that a configuration names. Where it
+    is wrong, it says of the configuration only that the file was read twice.
+
+    Arguments:
+        file: The file.
+        problem: The entry that says so.
+    """
+    parser, key = ArgumentParser(exit_on_error=False), problem.keys[-1]
+    parser.add_argument(f"--{key}", type=hint_of(problem))
+    try:
+        parser.parse_object({key: yaml.safe_load(file.read_text("utf-8"))})
+    except ArgumentError as error:
+        return str(error)
+    return None
 
 
 def problems(message: str) -> Iterator[Problem]:
@@ -203,24 +225,27 @@ def parameters(target: Any) -> dict[str, Any]:
     return hints
 
 
-def class_names(problem: Problem, module: str | None = None) -> set[str]:
-    r"""Returns the names of what could stand where one was not understood: the known subclasses of
-    what was expected, and what the module offers in which it was looked for."""
+def hint_of(problem: Problem) -> Any:
+    r"""Returns the type that was expected where something was not understood."""
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
     from constraints import Constraint
 
     *above, key = problem.keys or [""]
     if above:
-        hint = parameters(load(problem.classes[len(above) - 1])).get(key)
-    elif key.startswith("trainer."):
-        hint = parameters(Trainer).get(key.removeprefix("trainer."))
-    else:
-        hints = {"model": LightningModule, "data": LightningDataModule, "constraint": Constraint}
-        hint = hints.get(key)
+        return parameters(load(problem.classes[len(above) - 1])).get(key)
+    if key.startswith("trainer."):
+        return parameters(Trainer).get(key.removeprefix("trainer."))
+    hints = {"model": LightningModule, "data": LightningDataModule, "constraint": Constraint}
+    return hints.get(key)
+
+
+def class_names(problem: Problem, module: str | None = None) -> set[str]:
+    r"""Returns the names of what could stand where one was not understood: the known subclasses of
+    what was expected, and what the module offers in which it was looked for."""
     offered = vars(import_module(module)) if module else {}
     names = {f"{module}.{name}" for name, offer in offered.items() if callable(offer)}
-    known = (cls for base in bases(hint) for cls in (base, *subclasses(base)))
+    known = (cls for base in bases(hint_of(problem)) for cls in (base, *subclasses(base)))
     return names | {public(cls) for cls in known if not inspect.isabstract(cls)}
 
 

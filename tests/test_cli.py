@@ -119,6 +119,31 @@ def test_mistake_is_answered_in_a_sentence(
     assert {**files(), "data.h5": 0} == {**before, "data.h5": 0}
 
 
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ({"class_path": "Burger"}, ["no class 'Burger' (part.yaml, line 1)", "s.Burgers?"]),
+        (
+            {"class_path": "Burgers", "init_args": {"viscosty": 1}},
+            ["no option 'viscosty' (part.yaml, line 3)", "did you mean: viscosity?"],
+        ),
+        (
+            {"class_path": "Burgers", "init_args": {"viscosity": "thick"}},
+            ["constraint.viscosity: expected float, got 'thick' (part.yaml, line 3)"],
+        ),
+    ],
+)
+def test_mistake_in_a_file_that_a_configuration_names(
+    content: Any, parts: list[str], problem: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("part.yaml", content)
+    write("problem.yaml", edited(PROBLEM, "model.init_args.constraint", "part.yaml"))
+
+    assert fit("a") == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in parts), error
+
+
 def test_file_that_cannot_be_read(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("a", "--data.file=problem.yaml/data.h5") == 1
 
