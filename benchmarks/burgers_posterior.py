@@ -137,7 +137,7 @@ def add(results: dict[str, Any], other: dict[str, Any]) -> None:
     """
     known = {row["method"] for row in results["rows"]}
     results["rows"] += [row for row in other["rows"] if row["method"] not in known]
-    results["frames"] = {**other["frames"], **results["frames"]}
+    results["frames"] |= {k: v for k, v in other["frames"].items() if k not in known}
     results["added"].append({key: other[key] for key in ("command", "cpu_minutes")})
 
 

@@ -248,7 +248,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 ax.plot(frames, curves[metric], label=method, **styles[method])
         ax.axvspan(1, results["observed"], color="0.92", zorder=0)
         ax.set(title=METRICS[metric], xlabel="frame")
-    axes[0].set_yscale("log")
+    for ax in axes[:2]:
+        ax.set_yscale("log")
     axes[2].axhline(0.9, color="0.5", linestyle=":")
     lines, names = axes[2].get_legend_handles_labels()
     fig.legend(lines, names, fontsize=8, loc="outside lower center", ncols=7)
