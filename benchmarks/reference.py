@@ -15,6 +15,7 @@ also holds a run of fewer samples against the whole one, whose tables are in the
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ def agreement(held: list[dict[str, Any]]) -> str:
 
 def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
     r"""Returns the rows of a run of fewer samples beside those of the whole one. They agree if
-    the means are no farther apart than both half-widths together, which makes up for intervals
-    that are too narrow for few samples, as those of a normal distribution.
+    the means are no farther apart than the half-widths of both together, where that of fewer
+    samples is the whole run's, widened for their number: one estimated from a few samples says
+    little, least of all of what is skewed.
 
     Arguments:
         rows: The rows of the results.
@@ -92,7 +94,7 @@ def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dic
     for row in rows:
         other = known.get(tuple(row[key] for key in keys))
         if row["metric"] in COMPARED and row["method"] != "data" and other:
-            allowed = half(row) + half(other)
+            allowed = half(other) * (1 + math.sqrt(other["n"] / row["n"]))
             agree = abs(row["value"] - other["value"]) <= allowed
             found.append(
                 {
