@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from namm.checkpoint import space
+from namm import space
 
 SPLITS = ("train", "val")  # in the order of the loaders of a prediction
 

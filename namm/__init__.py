@@ -38,6 +38,7 @@ __all__ = [
     "pad_per_axis",
     "save_recipe",
     "ship",
+    "space",
 ]
 
 from importlib import import_module
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         load_mirror,
         load_part,
         save_recipe,
+        space,
     )
     from .counting import Counting
     from .evaluation import Evaluation

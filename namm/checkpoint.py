@@ -15,6 +15,7 @@ __all__ = [
     "load_weights",
     "read_checkpoint",
     "save_recipe",
+    "space",
     "stamp",
 ]
 

@@ -31,8 +31,7 @@ from mdm import (
     VPSchedule,
     load_denoiser,
 )
-from namm import EMA, Flops, IdentityMirror, Provenance
-from namm.checkpoint import space
+from namm import EMA, Flops, IdentityMirror, Provenance, space
 from namm.cli import main
 from namm.io import KeepLast
 from problems import (
