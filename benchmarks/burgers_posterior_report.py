@@ -227,32 +227,31 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    # a colour for each solver, dashed in mirror space; grey for what has no network
-    free = dict(zip(FREE, ("-", "--", ":"), strict=True))
-    solvers = list(dict.fromkeys(name.split(",")[0] for name in results["frames"]))
-    solvers = [name for name in solvers if name not in FREE]
-    styles = {
-        method: {"color": "0.4", "linestyle": free[method]}
-        if method in FREE
-        else {
-            "color": f"C{solvers.index(method.split(',')[0])}",
-            "linestyle": "--" if method.endswith("mirror space") else "-",
-        }
-        for method in results["frames"]
-    }
+    # grey for what has no network; a colour for each solver, dashed in mirror space
+    lines = dict(zip(FREE, ("-", "--", ":"), strict=True))
+    solvers = list(dict.fromkeys(k.split(",")[0] for k in results["frames"] if k not in FREE))
+
+    def style(method: str) -> dict[str, str]:
+        if method in FREE:
+            return {"color": "0.4", "linestyle": lines[method]}
+        name, space = method.split(", ")
+        dashed = space == "mirror space"
+        return {"color": f"C{solvers.index(name)}", "linestyle": "--" if dashed else "-"}
+
     fig, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
     for ax, metric in zip(axes, FRAMES, strict=False):
         for method, curves in results["frames"].items():
             if metric in curves:
                 frames = range(1, len(curves[metric]) + 1)
-                ax.plot(frames, curves[metric], label=method, **styles[method])
+                ax.plot(frames, curves[metric], label=method, **style(method))
         ax.axvspan(1, results["observed"], color="0.92", zorder=0)
         ax.set(title=METRICS[metric], xlabel="frame")
     for ax in axes[:2]:
         ax.set_yscale("log")
     axes[2].axhline(0.9, color="0.5", linestyle=":")
-    lines, names = axes[2].get_legend_handles_labels()
-    fig.legend(lines, names, fontsize=8, loc="outside lower center", ncols=7)
+    fig.legend(
+        *axes[2].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=7
+    )
     for truths, counts in results["ranks"].items():
         centres = [(i + 0.5) / len(counts) for i in range(len(counts))]
         axes[3].step(centres, counts, where="mid", label=truths)

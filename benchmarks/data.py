@@ -186,8 +186,7 @@ MEASURES = {"burgers": measure_burgers, "speed": measure_speed, "fields": measur
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
     r"""Returns a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return markdown(lines)
+    return markdown([header, ["---"] * len(header), *rows])
 
 
 def summarise(results: dict[str, Any]) -> str:

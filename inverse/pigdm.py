@@ -134,7 +134,7 @@ class PiGDM(Pseudoinverse):
                 d = float(gain) * lifted_residual(run, y_hat.detach(), level, self.iterations)
             else:
                 svd = spectrum.svd
-                z = spectrum.svd.lift(run.m) - svd.vt(y_hat.detach())
+                z = svd.lift(run.m) - svd.vt(y_hat.detach())
                 d = svd.v(spectrum.spread(gain, z) * z)
             return (y_hat * d).flatten(1).sum(dim=1)
 

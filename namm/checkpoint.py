@@ -13,6 +13,7 @@ __all__ = [
     "load_mirror",
     "load_part",
     "load_weights",
+    "plain",
     "read_checkpoint",
     "save_recipe",
     "space",
@@ -183,8 +184,8 @@ def describe_constraint(constraint: Constraint) -> dict[str, Any]:
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
-    plain = {
-        key: _plain(value)
+    facts = {
+        key: plain(value)
         for key, value in sorted(vars(module).items())
         if not key.startswith("_")
         and key != "training"
@@ -194,14 +195,17 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     for name, tensor in tensors.items():
         if tensor is not None:
             few = tensor.numel() <= 16
-            plain[name] = tensor.tolist() if few else hashlib.sha256(_bytes(tensor)).hexdigest()
-    return {"class": type(module).__qualname__, **plain}
+            facts[name] = tensor.tolist() if few else hashlib.sha256(_bytes(tensor)).hexdigest()
+    return {"class": type(module).__qualname__, **facts}
 
 
-def _plain(value: Any) -> Any:
-    # a checkpoint is read back as plain data
+def plain(value: Any) -> Any:
+    r"""Returns a value as plain data, which checkpoints and JSON give back: dictionaries, lists,
+    numbers and text, which is what becomes of anything else."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else str(value)
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         return value.item()
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
@@ -245,7 +249,7 @@ class Provenance(L.Callback):
         if hasattr(pl_module, "denoiser") and isinstance(mirror, Mirror):
             self.own["space"] = space(mirror)
         drawn = getattr(data, "samples_space", None)
-        if isinstance(mirror, Mirror) and drawn not in (None, space(mirror)):
+        if drawn and isinstance(mirror, Mirror) and drawn != space(mirror):
             self._refuse(
                 f"The samples of {data.mirror_samples} were drawn in another mirror space than "
                 "that of these maps"

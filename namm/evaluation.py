@@ -23,6 +23,7 @@ from torch import Tensor
 from constraints import Constraint, InputError
 
 from .callbacks import CountFlops
+from .checkpoint import plain
 from .io import atomic
 from .metrics import MMD, Mean, Spectrum, Spread
 from .mirror import Mirror
@@ -228,7 +229,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         figure.savefig(folder / "fields.png", dpi=160)
         results = {
             "rows": rows,
-            "config": _plain(dict(self.hparams)),
+            "config": plain(dict(self.hparams)),
             "environment": {
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),
@@ -247,11 +248,3 @@ class Evaluation(L.LightningModule, abc.ABC):
 def _interval(computed: dict[str, Tensor]) -> dict[str, Any]:
     value, half = float(computed["mean"]), float(computed["ci95"])
     return {"value": value, "ci95": [value - half, value + half]}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

@@ -203,8 +203,8 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         }
         samples[stage.name] = [(e.step + 1, e.value) for e in scalars.get("val/samples", [])]
     for stage_name, found in trained.items():
-        names = _lineage(_behind(stage_name, trained), trained)
-        before = sum(trained[name]["flops"] for name in names)
+        behind = _lineage([stage_name], trained) - {stage_name}
+        before = sum(trained[name]["flops"] for name in behind)
         each = found["flops"] // found["steps"]
         found["distance_by_flops"] = [
             (before + each * steps, value) for steps, value in samples[stage_name]
