@@ -40,14 +40,13 @@ __all__ = [
     "uniform",
 ]
 
-from . import spectral
 from .base import Constraint, Sum
 from .brightness import TotalBrightness
 from .burgers import Burgers
-from .check import Finding, check
+from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
 from .errors import InputError
-from .kolmogorov import Divergence, NavierStokes
+from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial
 from .random import derive_seed, generator, noise, uniform

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from .base import Constraint
-from .conformance import FIRST, THEN, Check
-from .errors import InputError
+from ..base import Constraint
+from .kit import FIRST, THEN, Check
+from ..errors import InputError
 from .probe import Probe
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Constraint
-from .errors import InputError
+from ..base import Constraint
+from ..errors import InputError
 from .spectral import divergence
 from .van_leer import Stepper
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Constraint
+from ..base import Constraint
 from .probe import LEVELS, ROUNDING, Probe, gradient
 
 AGREEMENT = 1e-3  # between a derivative and its central difference, relative

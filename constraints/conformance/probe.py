@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .base import Constraint
-from .random import noise
+from ..base import Constraint
+from ..random import noise
 
 ROUNDING = 1e-5  # what counts as zero, beside the distance of noise
 LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of noise, in units of s

@@ -1,0 +1,5 @@
+r"""The conformance kit: whether a constraint is sound, before anything is trained on it."""
+
+__all__ = ["Finding", "check"]
+
+from .check import Finding, check
