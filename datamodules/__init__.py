@@ -32,6 +32,6 @@ from .kolmogorov import KolmogorovData
 from .paths import ArmData, PointMassData
 from .periodic import PeriodicData
 from .reference import ReferenceData
-from .sampler import KeyedBatches
+from .loaders import KeyedBatches
 from .schema import check_fits, hash_fields, read_attributes, write_fields
 from .spiral import SpiralData

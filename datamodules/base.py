@@ -21,7 +21,7 @@ from tqdm import tqdm
 from constraints import Constraint, InputError
 
 from .dataset import FieldDataset
-from .sampler import KeyedData
+from .loaders import KeyedData
 from .schema import check_fits, compare, hash_fields, read_attributes, write_fields
 
 NEEDED = {

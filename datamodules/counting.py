@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from constraints import InputError, noise, uniform
 
 from .galaxies import draw_background, draw_catalogue, render
-from .sampler import KeyedData
+from .loaders import KeyedData
 
 EPOCH = 1_000_000
 

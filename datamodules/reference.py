@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from constraints import Constraint, InputError
 
 from .dataset import FieldDataset
-from .sampler import KeyedData
+from .loaders import KeyedData
 from .schema import check_fits
 
 
