@@ -36,31 +36,40 @@ __all__ = [
     "stochastic_round",
 ]
 
-from .budget import (
-    ConstantBudget,
-    InverseBetaBudget,
-    LinearBudget,
-    StochasticLinearBudget,
-    TrustBudget,
-    stochastic_round,
-)
-from .cpigdm import CPiGDM
-from .dps import DPS
-from .dsg import DSG
-from .lgd import LGDMC
 from .linalg import cg
-from .linear import Blur, Downsample, Fourier, RandomProjection
 from .module import Inverse
 from .operators import (
     SVD,
+    Blur,
+    Downsample,
+    Fourier,
     Liftable,
     LinearOperator,
+    Mask,
     Operator,
     Pullback,
     Quantise,
+    RandomProjection,
     Residual,
+    Select,
 )
-from .pigdm import PiGDM
-from .selection import Mask, Select
-from .solver import Cost, Run, Sequential, Solver, guard, misfit
-from .trust import Trust
+from .solvers import (
+    DPS,
+    DSG,
+    LGDMC,
+    ConstantBudget,
+    Cost,
+    CPiGDM,
+    InverseBetaBudget,
+    LinearBudget,
+    PiGDM,
+    Run,
+    Sequential,
+    Solver,
+    StochasticLinearBudget,
+    Trust,
+    TrustBudget,
+    guard,
+    misfit,
+    stochastic_round,
+)

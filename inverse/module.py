@@ -12,7 +12,7 @@ from mdm import Denoiser, Result
 from namm import Evaluation, IdentityMirror, Mirror, describe_constraint, save_recipe
 
 from .operators import LinearOperator, Operator, Pullback, Residual
-from .solver import Solver
+from .solvers import Solver
 
 TOLD = ("rejected", "unsolved")  # what a solver may report of each sample, and the results keep
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from constraints import Constraint
 from mdm import Level, Transition
 
-from .solver import Run, Sequential, misfit, unit
+from .base import Run, Sequential, misfit, unit
 
 
 class LGDMC(Sequential):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from constraints import InputError
 
-from .operators import SVD, LinearOperator
+from .base import SVD, LinearOperator
 
 
 class Selection(LinearOperator, abc.ABC):

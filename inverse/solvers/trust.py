@@ -12,7 +12,7 @@ from constraints import Constraint, derive_seed
 from mdm import Denoiser, Level, Transition, chain
 
 from .budget import ConstantBudget, TrustBudget
-from .solver import Cost, Run, Sequential, misfit
+from .base import Cost, Run, Sequential, misfit
 
 
 class Trust(Sequential):

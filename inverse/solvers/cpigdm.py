@@ -9,7 +9,7 @@ from mdm import Level, Transition
 
 from .conjugate import Weighting, carrier, increments, variance
 from .pigdm import Pseudoinverse, lifted_residual
-from .solver import Run
+from .base import Run
 
 
 class CPiGDM(Pseudoinverse):

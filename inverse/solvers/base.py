@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from constraints import Constraint
 from mdm import DDIM, Denoiser, Level, Result, Transition, chain, descend
 
-from .operators import Operator
+from ..operators import Operator
 
 
 class Cost(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor
 from constraints import Constraint
 from mdm import Level, Transition
 
-from .solver import Run, Sequential, misfit
+from .base import Run, Sequential, misfit
 
 
 class DPS(Sequential):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from constraints import InputError, generator
 
-from .operators import SVD, LinearOperator
+from .base import SVD, LinearOperator
 
 
 class Downsample(LinearOperator):

@@ -9,7 +9,7 @@ from torch import Tensor
 from constraints import Constraint
 from mdm import Denoiser, Level, Transition
 
-from .solver import Cost, Run, Sequential, misfit, unit
+from .base import Cost, Run, Sequential, misfit, unit
 
 
 class DSG(Sequential):

@@ -12,9 +12,9 @@ from constraints import InputError
 from mdm import DDIM, Level, Transition
 
 from .conjugate import Weighting, carrier, euler_rate, integrated_rate, variance
-from .linalg import damped_lift
-from .operators import SVD, Liftable, LinearOperator, Operator
-from .solver import Run, Sequential
+from ..linalg import damped_lift
+from ..operators import SVD, Liftable, LinearOperator, Operator
+from .base import Run, Sequential
 
 
 class Spectrum:
