@@ -46,9 +46,10 @@ from benchmarks.posteriors import interval, tidy  # noqa: E402
 from constraints import InputError, derive_seed  # noqa: E402
 from inverse import Pullback  # noqa: E402
 from mdm import load_denoiser  # noqa: E402
-from namm import cli, load_mirror  # noqa: E402
-from namm.__main__ import answered  # noqa: E402
-from namm.checkpoint import build_part  # noqa: E402
+from namm import load_mirror
+from namm.cli import lightning as cli  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
+from namm.training.checkpoint import build_part  # noqa: E402
 
 OUT = Path("docs/results/burgers-posterior")
 SOLVERS = {  # and the overlays that choose them

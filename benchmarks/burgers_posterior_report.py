@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from constraints import InputError
-from namm.report import half
+from namm.evaluation.results import half
 
 METRICS = {
     "mean_error": "mean error",

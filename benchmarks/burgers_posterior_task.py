@@ -27,7 +27,7 @@ from benchmarks.posteriors import interval, tidy
 from constraints import Burgers, InputError, derive_seed, generator
 from datamodules import BurgersData
 from inverse import Select
-from namm.checkpoint import build_part
+from namm.training.checkpoint import build_part
 
 Row = dict[str, Any]
 

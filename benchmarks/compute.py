@@ -18,9 +18,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.sweep import Chain, Rows, parse, run_chains, summary, write  # noqa: E402
-from namm.__main__ import answered  # noqa: E402
-from namm.report import half  # noqa: E402
-from namm.run import plan  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
+from namm.cli.runner import plan  # noqa: E402
+from namm.evaluation.results import half  # noqa: E402
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

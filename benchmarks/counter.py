@@ -33,8 +33,8 @@ from constraints.count import FILE  # noqa: E402
 from datamodules.galaxies import draw_background, draw_catalogue, render  # noqa: E402
 from datamodules.schema import open_fields  # noqa: E402
 from namm import Mirror, load_mirror  # noqa: E402
-from namm.__main__ import answered  # noqa: E402
-from namm.counting import calibration, table  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
+from namm.training.counting import calibration, table  # noqa: E402
 
 TRAINED = range(4, 13)
 NUMBERS = (2, 3, *TRAINED, 14)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from constraints import Burgers, Divergence, NavierStokes, Sum  # noqa: E402
 from datamodules import BurgersData, KolmogorovData  # noqa: E402
-from namm.report import markdown  # noqa: E402
+from namm.evaluation.results import markdown  # noqa: E402
 
 BATCHES = {1: 22, 16: 22, 64: 6}  # frames to time: 22 are a trajectory
 START = 3.0

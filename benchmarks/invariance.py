@@ -20,10 +20,10 @@ from torch import Tensor, distributed, multiprocessing
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe  # noqa: E402
-from namm.__main__ import answered  # noqa: E402
-from namm.checkpoint import build_part  # noqa: E402
-from namm.report import markdown  # noqa: E402
-from namm.run import Stage  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
+from namm.cli.runner import Stage  # noqa: E402
+from namm.evaluation.results import markdown  # noqa: E402
+from namm.training.checkpoint import build_part  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -42,7 +42,7 @@ from benchmarks.posteriors_report import draw, summarise  # noqa: E402
 from constraints import derive_seed, generator  # noqa: E402
 from inverse import Cost, Sequential, Trust  # noqa: E402
 from mdm import DDIM  # noqa: E402
-from namm.__main__ import answered  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
 
 MAIN = ("sw2", "violation")
 OUT = Path("docs/results/posteriors")

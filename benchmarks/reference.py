@@ -20,9 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from namm.__main__ import answered
-from namm.io import atomic
-from namm.report import half, markdown, report, with_half
+from namm.cli.main import answered
+from namm.cli.report import report
+from namm.evaluation.results import half, markdown, with_half
+from namm.training.io import atomic
 
 # mean distances of 32 samples, at the end that keeps the noise of the last step, by the task that
 # stands beside them

@@ -30,10 +30,10 @@ from constraints import Constraint
 from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
-from namm.__main__ import answered
-from namm.checkpoint import build_part
-from namm.report import markdown
-from namm.run import plan
+from namm.cli.main import answered
+from namm.cli.runner import plan
+from namm.evaluation.results import markdown
+from namm.training.checkpoint import build_part
 
 MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
     "g 8x1, f patch 4, 96x6, detail 24x2": lambda: (

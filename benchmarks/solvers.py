@@ -27,11 +27,11 @@ from torch import Tensor
 from constraints import Constraint, derive_seed
 from datamodules import FieldData, FieldDataset
 from inverse import Pullback
-from namm import cli
-from namm.__main__ import answered
-from namm.checkpoint import build_part
-from namm.report import report
-from namm.run import Stage, plan, run_once
+from namm.cli import lightning as cli
+from namm.cli.main import answered
+from namm.cli.report import report
+from namm.cli.runner import Stage, plan, run_once
+from namm.training.checkpoint import build_part
 
 SPACES = {"data": "inverse/dps", "mirror": "inverse/mirror_dps"}  # and the stages they take
 

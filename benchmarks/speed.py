@@ -41,8 +41,8 @@ from namm import (  # noqa: E402
     ResNet,
     mirror_losses,
 )
-from namm.__main__ import answered  # noqa: E402
-from namm.report import markdown  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
+from namm.evaluation.results import markdown  # noqa: E402
 
 SHAPE = (1, 64, 64)
 

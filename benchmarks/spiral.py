@@ -54,8 +54,8 @@ from inverse import (  # noqa: E402
     Trust,
 )
 from mdm import DDIM, Denoiser, load_denoiser  # noqa: E402
-from namm.__main__ import answered  # noqa: E402
-from namm.callbacks import CountFlops  # noqa: E402
+from namm.cli.main import answered  # noqa: E402
+from namm.training.operations import CountFlops  # noqa: E402
 
 CHECKPOINT = Path("runs/spiral/diffusion/checkpoints/last.ckpt")
 OUT = Path("docs/results/spiral")

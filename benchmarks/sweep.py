@@ -21,10 +21,11 @@ from typing import Any
 import torch
 
 from constraints import InputError
-from namm import cli
-from namm.io import atomic
-from namm.report import compute, markdown, training, with_half
-from namm.run import Stage, reads, run_once, texts
+from namm.cli import lightning as cli
+from namm.cli.runner import Stage, reads, run_once, texts
+from namm.evaluation.costs import compute, training
+from namm.evaluation.results import markdown, with_half
+from namm.training.io import atomic
 
 GUARDS = ("mmd", "spread", "spectrum", "cycle")
 TRAINED = ("namm", "mdm", "finetune")

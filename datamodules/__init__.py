@@ -29,9 +29,9 @@ from .dataset import FieldDataset
 from .galaxies import GalaxyData
 from .images import ImageData
 from .kolmogorov import KolmogorovData
+from .loaders import KeyedBatches
 from .paths import ArmData, PointMassData
 from .periodic import PeriodicData
 from .reference import ReferenceData
-from .loaders import KeyedBatches
 from .schema import check_fits, hash_fields, read_attributes, write_fields
 from .spiral import SpiralData

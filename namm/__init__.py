@@ -1,6 +1,6 @@
 r"""The maps between data space and mirror space, and the few things all stages share.
 
-The parts are imported when they are asked for: `namm --help` needs none of them, nor torch.
+A name is imported when it is asked for: `namm --help` needs none of them, nor torch.
 """
 
 __all__ = [
@@ -45,48 +45,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .callbacks import EMA, CountFlops, Flops
-    from .checkpoint import (
-        Provenance,
-        describe_constraint,
-        load_mirror,
-        load_part,
-        save_recipe,
-        space,
-    )
-    from .counting import Counting
-    from .evaluation import Evaluation
+    from .evaluation.base import Evaluation
+    from .evaluation.metrics import MMD, ConstraintDistance, Mean, Spectrum, Spread
+    from .evaluation.plots import LogFields, field_grid
+    from .evaluation.shipping import ship
     from .losses import mirror_losses
-    from .metrics import MMD, ConstraintDistance, Mean, Spectrum, Spread
     from .mirror import IdentityMirror, Mirror, MirrorMap
     from .module import NAMM
     from .nets import ICNN, PatchNet, ResNet
     from .padding import AxisConv2d, AxisConvTranspose2d, Padding, pad, pad_per_axis
-    from .plots import LogFields, field_grid
-    from .shipped import Trained, load, ship
-    from .stage import Stage
+    from .training.checkpoint import load_mirror, load_part, save_recipe
+    from .training.counting import Counting
+    from .training.ema import EMA
+    from .training.operations import CountFlops, Flops
+    from .training.provenance import Provenance, describe_constraint, space
+    from .training.shipped import Trained, load
+    from .training.stage import Stage
 
-_PARTS = (
-    "callbacks",
-    "checkpoint",
-    "counting",
-    "evaluation",
-    "losses",
-    "metrics",
-    "mirror",
-    "module",
-    "nets",
-    "padding",
-    "plots",
-    "shipped",
-    "stage",
-)
+_MODULES = {
+    "evaluation.base": ("Evaluation",),
+    "evaluation.metrics": ("MMD", "ConstraintDistance", "Mean", "Spectrum", "Spread"),
+    "evaluation.plots": ("LogFields", "field_grid"),
+    "evaluation.shipping": ("ship",),
+    "losses": ("mirror_losses",),
+    "mirror": ("IdentityMirror", "Mirror", "MirrorMap"),
+    "module": ("NAMM",),
+    "nets": ("ICNN", "PatchNet", "ResNet"),
+    "padding": ("AxisConv2d", "AxisConvTranspose2d", "Padding", "pad", "pad_per_axis"),
+    "training.checkpoint": ("load_mirror", "load_part", "save_recipe"),
+    "training.counting": ("Counting",),
+    "training.ema": ("EMA",),
+    "training.operations": ("CountFlops", "Flops"),
+    "training.provenance": ("Provenance", "describe_constraint", "space"),
+    "training.shipped": ("Trained", "load"),
+    "training.stage": ("Stage",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for part in _PARTS:
-            module = import_module(f".{part}", __name__)
-            if name in module.__all__:
-                return getattr(module, name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

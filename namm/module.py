@@ -10,11 +10,11 @@ from torch import Tensor
 
 from constraints import Constraint, InputError
 
-from .checkpoint import load_weights, read_checkpoint, save_recipe, stamp
+from .evaluation.metrics import ConstraintDistance
 from .losses import mirror_losses
-from .metrics import ConstraintDistance
 from .mirror import Mirror, MirrorMap
-from .stage import Stage
+from .training.checkpoint import load_weights, read_checkpoint, save_recipe, stamp
+from .training.stage import Stage
 
 
 class NAMM(Stage):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from namm.__main__ import main
+from namm.cli.main import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ROW = {

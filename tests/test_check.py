@@ -34,9 +34,9 @@ from constraints import (
     check,
     noise,
 )
-from constraints.spectral import project
+from constraints.kolmogorov.spectral import project
 from datamodules import BurgersData, SpiralData, write_fields
-from namm.__main__ import main
+from namm.cli.main import main
 from test_cli_tools import PROBLEM, write
 from test_cli_tools import problem as problem  # a fixture
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from namm.__main__ import VERBS, main
-from namm.errors import CommandError
+from namm.cli.explain import CommandError
+from namm.cli.main import VERBS, main
 from test_cli_tools import (
     FILES,
     PROBLEM,
@@ -160,7 +160,7 @@ def test_report_needs_a_folder(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[Path] = []
-    monkeypatch.setattr("namm.report.report", reported.append)
+    monkeypatch.setattr("namm.cli.runner.report", reported.append)
 
     assert main(["report"]) == 2
     assert "namm report: the following arguments are required: folder" in capsys.readouterr().err
@@ -227,7 +227,7 @@ def test_plugin_is_found_by_its_entry_point(
 ) -> None:
     write("theirs.py", "from constraints import Burgers\n\nclass Theirs(Burgers):\n    pass\n")
     point = EntryPoint(name="theirs", value="theirs:Theirs", group="namm.constraints")
-    monkeypatch.setattr("namm.cli.entry_points", lambda group: [point])
+    monkeypatch.setattr("namm.cli.lightning.entry_points", lambda group: [point])
 
     assert fit("a", "--model.constraint=Theirs", "--data.constraint=Theirs") is None
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from namm.__main__ import main
-from namm.checkpoint import build_part
-from namm.cli import parse
+from namm.cli.lightning import parse
+from namm.cli.main import main
+from namm.training.checkpoint import build_part
 from test_cli_survival import assert_identical, stop
 from test_cli_tools import PROBLEM, ROOT, TRAINER, checkpoint, edited, files, process, write
 from test_cli_tools import problem as problem  # a fixture
@@ -45,7 +45,7 @@ def stages(problem: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     write("configs/toy/demo/second.yaml", {"trainer": {"max_steps": 2}})
     write("configs/toy/run.yaml", {"stages": STAGES})
     reported: list[Path] = []
-    monkeypatch.setattr("namm.report.report", reported.append)
+    monkeypatch.setattr("namm.cli.runner.report", reported.append)
     return reported
 
 

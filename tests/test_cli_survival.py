@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from constraints import InputError
-from namm.__main__ import main
-from namm.io import AtomicCheckpointIO, KeepLast, atomic
+from namm.cli.main import main
+from namm.training.io import AtomicCheckpointIO, KeepLast, atomic
 from test_cli_tools import FILES, checkpoint, fit, process, same
 from test_cli_tools import problem as problem  # a fixture
 

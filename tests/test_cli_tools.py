@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from namm.__main__ import main
+from namm.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 BURGERS = {"class_path": "constraints.Burgers", "init_args": {"substeps": 2}}
@@ -122,7 +122,7 @@ def fit(run: str, *options: str) -> int | None:
 
 def process(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
     r"""Runs a command in a process of its own, after some code if there is any."""
-    script = f"{code}\nimport sys\nfrom namm.__main__ import main\nsys.exit(main())"
+    script = f"{code}\nimport sys\nfrom namm.cli.main import main\nsys.exit(main())"
     start = ["-c", script] if code else ["-m", "namm"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(

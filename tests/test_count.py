@@ -17,9 +17,10 @@ from constraints import Count, Counter, InputError, load_counter, noise, save_co
 from datamodules import CountingData, GalaxyData, read_attributes
 from datamodules.galaxies import draw_background, draw_catalogue, render
 from namm import EMA, NAMM, Counting, load_mirror, load_part
-from namm.__main__ import main
-from namm.checkpoint import describe_constraint, read_checkpoint
-from namm.counting import calibration
+from namm.cli.main import main
+from namm.training.checkpoint import read_checkpoint
+from namm.training.counting import calibration
+from namm.training.provenance import describe_constraint
 from problems import make_trainer, randomise, tiny_mirror
 
 ROOT = Path(__file__).resolve().parents[1]

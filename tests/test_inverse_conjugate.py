@@ -31,8 +31,8 @@ from inverse import (
     Select,
     Sequential,
 )
-from inverse.conjugate import Weighting, increments, integrated_rate
 from inverse.linalg import Tangent, cg, damped_lift
+from inverse.solvers.conjugate import Weighting, increments, integrated_rate
 from mdm import (
     DDIM,
     ChainSampler,

@@ -31,7 +31,7 @@ from inverse import (
     Select,
 )
 from mdm import DDIM
-from namm.checkpoint import build_part
+from namm.training.checkpoint import build_part
 from problems import Affine, tiny_denoiser
 
 Case = tuple[LinearOperator, tuple[int, ...]]

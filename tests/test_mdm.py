@@ -32,8 +32,8 @@ from mdm import (
     load_denoiser,
 )
 from namm import EMA, Flops, IdentityMirror, Provenance, space
-from namm.cli import main
-from namm.io import KeepLast
+from namm.cli.lightning import main
+from namm.training.io import KeepLast
 from problems import (
     Affine,
     Recorder,

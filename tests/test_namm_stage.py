@@ -53,9 +53,9 @@ from namm import (
     load_mirror,
     load_part,
 )
-from namm.checkpoint import describe_constraint, space
-from namm.cli import main
-from namm.io import KeepLast
+from namm.cli.lightning import main
+from namm.training.io import KeepLast
+from namm.training.provenance import describe_constraint, space
 from problems import Total, make_trainer, randomise, tiny_data, tiny_mirror
 
 

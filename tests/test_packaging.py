@@ -58,7 +58,7 @@ def test_wheel_holds_all_modules_and_nothing_else(wheel: ZipFile) -> None:
 def test_wheel_declares_the_console_script(wheel: ZipFile) -> None:
     entry_points = wheel.read(f"{DIST_INFO}/entry_points.txt").decode()
 
-    assert "[console_scripts]\nnamm = namm.__main__:main" in entry_points
+    assert "[console_scripts]\nnamm = namm.cli.main:main" in entry_points
 
 
 def requirements() -> list[Requirement]:

@@ -26,7 +26,7 @@ from constraints import (
 )
 from datamodules import ArmData, FieldData, PointMassData, check_fits, read_attributes
 from mdm import MLP
-from namm.__main__ import main
+from namm.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Box(-3.0, 3.0)

@@ -13,8 +13,8 @@ import torch
 from hatchling.build import build_wheel
 
 from constraints import noise
-from namm import cli
-from namm.__main__ import main
+from namm.cli import lightning as cli
+from namm.cli.main import main
 from test_cli_tools import TRAINER, checkpoint, edited, write
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plugin"

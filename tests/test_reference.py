@@ -15,8 +15,9 @@ from constraints import Burgers, Divergence, InputError, derive_seed
 from datamodules import ReferenceData
 from inverse import DPS, Cost, Inverse, Operator, Select, Solver
 from mdm import Ancestral, Denoiser, DiffusersDenoiser, Result, Schedule
-from namm import ICNN, Mirror, MirrorMap, PatchNet, cli
-from namm.run import config_files, entries
+from namm import ICNN, Mirror, MirrorMap, PatchNet
+from namm.cli import lightning as cli
+from namm.cli.runner import config_files, entries
 from problems import Tiny, make_trainer, tiny_data, tiny_denoiser, tiny_mirror
 
 CONFIGS = Path(__file__).parents[1] / "configs"

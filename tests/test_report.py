@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from constraints import InputError
-from namm.report import compute, report
+from namm.cli.report import report
+from namm.evaluation.costs import compute
 
 
 def write(folder: Path, task: str, method: str, value: float, n: int = 4) -> None:

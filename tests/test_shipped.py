@@ -15,10 +15,11 @@ import namm
 from constraints import Burgers, InputError
 from mdm import DPMSolver, load_denoiser
 from namm import NAMM, Flops, Provenance, load_mirror, load_part
-from namm.__main__ import main
-from namm.checkpoint import build_part, read_checkpoint, space
-from namm.report import compute, shipped, training
-from namm.weights import ROOT, holds_weights, pack
+from namm.cli.main import main
+from namm.evaluation.costs import compute, shipped, training
+from namm.training.checkpoint import build_part, read_checkpoint
+from namm.training.provenance import space
+from namm.training.weights import ROOT, holds_weights, pack
 from problems import tiny_mirror
 from test_chain import write_tiny
 
@@ -107,7 +108,7 @@ def test_load_finds_a_problem_by_name_wherever_it_is_called(
     problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = namm.load("burgers")
-    monkeypatch.setattr("namm.weights.ROOT", problem)
+    monkeypatch.setattr("namm.training.weights.ROOT", problem)
     monkeypatch.chdir(tmp_path)
     there = namm.load("burgers")
 
@@ -374,7 +375,7 @@ def test_record_of_a_training_counts_its_cost_and_stands_for_no_weights(
     assert f"checkpoint={folder}/finetune.safetensors`." in card
 
     # the tests that need the weights are left out, and the cost of the others stays
-    monkeypatch.setattr("namm.run.find", lambda path: folder / path.name)
+    monkeypatch.setattr("namm.cli.runner.find", lambda path: folder / path.name)
     capsys.readouterr()
     assert main([*TEST, "--pretrained", "--dry-run"]) is None
     out = capsys.readouterr().out

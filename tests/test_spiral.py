@@ -21,8 +21,8 @@ from mdm import (
     VPSchedule,
     load_denoiser,
 )
-from namm.__main__ import main
-from namm.plots import field_grid, residual_image
+from namm.cli.main import main
+from namm.evaluation.plots import field_grid, residual_image
 from problems import randomise
 
 ROOT = Path(__file__).resolve().parents[1]

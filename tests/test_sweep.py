@@ -13,7 +13,7 @@ import yaml
 from benchmarks import ablations, compute, sweep
 from benchmarks.sweep import Chain, chain_stages, summary, table
 from constraints import InputError
-from namm.run import Stage, entries, flat, plan
+from namm.cli.runner import Stage, entries, flat, plan
 from test_chain import write_tiny
 
 METHODS = ["DM", "DM, then f(g(.))", "MDM", "MDM, fine-tuned"]

@@ -35,7 +35,7 @@ from datamodules import (
     PeriodicData,
     SpiralData,
 )
-from namm.__main__ import main
+from namm.cli.main import main
 from test_chain import CONFIGS, ROW, TINY
 
 ROOT = CONFIGS.parent

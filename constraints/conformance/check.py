@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from ..base import Constraint
-from .kit import FIRST, THEN, Check
 from ..errors import InputError
+from .kit import FIRST, THEN, Check
 from .probe import Probe
 
 

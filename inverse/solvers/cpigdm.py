@@ -7,9 +7,9 @@ from torch import Tensor
 
 from mdm import Level, Transition
 
+from .base import Run
 from .conjugate import Weighting, carrier, increments, variance
 from .pigdm import Pseudoinverse, lifted_residual
-from .base import Run
 
 
 class CPiGDM(Pseudoinverse):

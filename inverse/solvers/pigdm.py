@@ -11,10 +11,10 @@ from torch import Tensor
 from constraints import InputError
 from mdm import DDIM, Level, Transition
 
-from .conjugate import Weighting, carrier, euler_rate, integrated_rate, variance
 from ..linalg import damped_lift
 from ..operators import SVD, Liftable, LinearOperator, Operator
 from .base import Run, Sequential
+from .conjugate import Weighting, carrier, euler_rate, integrated_rate, variance
 
 
 class Spectrum:

@@ -11,8 +11,8 @@ from torch import Tensor
 from constraints import Constraint, derive_seed
 from mdm import Denoiser, Level, Transition, chain
 
-from .budget import ConstantBudget, TrustBudget
 from .base import Cost, Run, Sequential, misfit
+from .budget import ConstantBudget, TrustBudget
 
 
 class Trust(Sequential):

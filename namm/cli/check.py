@@ -24,9 +24,9 @@ from torch import Tensor
 
 from constraints import Constraint, Finding, InputError, check, noise
 
-from .cli import constructing, load_packages, load_plugins
-from .errors import CommandError, explain, load
-from .io import atomic
+from ..training.io import atomic
+from .explain import CommandError, explain, load
+from .lightning import constructing, load_packages, load_plugins
 
 USAGE = "namm check CONSTRAINT [--constraint.OPTION VALUE ...] --data FILE [options]"
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from constraints import Constraint, InputError
 
-from .callbacks import CountFlops
-from .checkpoint import plain
-from .io import atomic
+from ..mirror import Mirror
+from ..training.io import atomic
+from ..training.operations import CountFlops
+from ..training.provenance import plain
 from .metrics import MMD, Mean, Spectrum, Spread
-from .mirror import Mirror
 from .plots import field_grid
 
 T = TypeVar("T")

@@ -1,28 +1,26 @@
-r"""Trained models that are shipped: a folder for each problem, with a file of weights for each
-stage, and a card that says where they are from.
+r"""Weights that others load: a folder for each problem, with a file of weights for each stage, and
+a card that says where the weights are from.
 
     namm ship runs/burgers pretrained/burgers
-
-Everything that takes a checkpoint takes such a file as well.
 """
 
-__all__ = ["Trained", "load", "ship"]
+__all__ = ["ship"]
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from constraints import Constraint, InputError
+from constraints import InputError
 
-from .checkpoint import build_part, load_mirror, load_part, read_checkpoint
-from .io import LAST, atomic
-from .mirror import Mirror
-from .weights import ROOT, STAGES, find, is_record, pack
+from ..training.checkpoint import read_checkpoint
+from ..training.io import LAST, atomic
+from ..training.weights import ROOT, STAGES, is_record, pack
+from .costs import cost, facts, training
+from .results import markdown
 
 TITLE = "# Trained models of "
 WHAT = {
@@ -31,93 +29,6 @@ WHAT = {
     "finetune": "the maps, with f fine-tuned on samples of that model",
     "dm": "the plain diffusion model in data space",
 }
-
-
-@dataclass(frozen=True)
-class Trained:
-    r"""What is trained for a problem, frozen and in evaluation mode.
-
-    Eight samples of `burgers = namm.load("burgers")`, whatever the working directory:
-
-        shape = burgers.mirror.shape(burgers.shape)
-        y = mdm.DPMSolver(steps=50)(burgers.denoiser, shape, range(8)).mean
-        x = burgers.mirror.inverse(y)
-
-    Arguments:
-        mirror: The maps, fine-tuned where that is shipped.
-        denoiser: The diffusion model in mirror space.
-        dm: The plain diffusion model in data space, where it is shipped.
-        constraint: The constraint that all were trained for.
-        shape: The shape `(C, *S)` of a field in data space.
-        card: The card, which says what they were trained on and how good they are.
-    """
-
-    mirror: Mirror
-    denoiser: Any  # of a package above this one
-    dm: Any | None
-    constraint: Constraint
-    shape: tuple[int, ...]
-    card: Path
-
-
-def load(name: str) -> Trained:
-    r"""Loads what is trained for a problem.
-
-    Arguments:
-        name: The name of a problem, of which `pretrained/<name>` is looked up in the working
-            directory and then beside the packages of the project, or else the path of a folder
-            that `namm ship` wrote.
-
-    Raises:
-        InputError: If there is no such folder, or no maps and diffusion model in it.
-    """
-    folder = find(Path("pretrained", name)) or find(name)
-    if folder is None:
-        raise InputError(
-            f"There is no folder pretrained/{name}, neither in the working directory nor in "
-            f"{ROOT}: give the name of a problem whose weights are shipped, or the path of a "
-            f"folder that `namm ship` wrote."
-        )
-    files = {stage: f for stage in STAGES if (f := folder / f"{stage}.safetensors").is_file()}
-    maps = files.get("finetune", files.get("namm"))
-    if maps is None or "mdm" not in files:
-        raise InputError(
-            f"{folder} holds {', '.join(files) or 'no weights'}, but the maps, of namm or "
-            f"finetune, and mdm are wanted: ship the run that trained both."
-        )
-    state = read_checkpoint(maps)
-    return Trained(
-        load_mirror(str(maps)),
-        load_part(str(files["mdm"]), "denoiser"),
-        load_part(str(files["dm"]), "denoiser") if "dm" in files else None,
-        build_part(state["hyper_parameters"]["constraint"]).requires_grad_(False).eval(),
-        tuple(state["provenance"]["shape"]),
-        folder / "README.md",
-    )
-
-
-def main(argv: Sequence[str]) -> None:
-    r"""Ships what a command asks for.
-
-    Arguments:
-        argv: The options of the verb.
-    """
-    from .run import Parser
-
-    parser = Parser(prog="namm ship", description="Write the weights of a run for others to load.")
-    parser.add_argument("runs", type=Path, help="the folder of the runs, such as runs/burgers")
-    parser.add_argument("folder", type=Path, help="where to, such as pretrained/burgers")
-    parser.add_argument("--half", action="store_true", help="round to float16: half the size")
-    parser.add_argument(
-        "--record",
-        nargs="+",
-        default=[],
-        choices=STAGES,
-        metavar="STAGE",
-        help="write only the record of these trainings, without weights",
-    )
-    options = parser.parse_args(argv)
-    ship(options.runs, options.folder, options.half, options.record)
 
 
 def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = ()) -> None:
@@ -136,8 +47,6 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
     Raises:
         InputError: If no stage has a checkpoint.
     """
-    from .report import training
-
     found = [stage for stage in STAGES if (runs / stage / LAST).is_file()]
     if not found:
         raise InputError(
@@ -174,8 +83,6 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         half: Whether the weights were rounded.
         files: The file of each stage that is shipped.
     """
-    from .report import cost, facts, markdown
-
     first = next(runs / stage for stage in files if (runs / stage / LAST).is_file())
     about = read_checkpoint(first / LAST).get("provenance", {})
     constraint = dict(about.get("constraint", {}))

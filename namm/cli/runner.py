@@ -26,7 +26,7 @@ __all__ = ["main"]
 import json
 import re
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -35,25 +35,22 @@ from itertools import count
 from os.path import normpath
 from pathlib import Path
 from shlex import join
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from constraints import InputError
 
-from . import cli
-from .errors import CommandError, Interrupted, nearest, unreadable
-from .io import atomic
-from .weights import find, is_record
+from ..training.io import atomic
+from ..training.weights import find, is_record
+from . import lightning as cli
+from .explain import CommandError, Interrupted, nearest, unreadable
+from .parser import Parser
+from .report import report
 
 KEYS = ("verb", "configs", "args")
 VERBS = ("fit", "validate", "test", "predict", "report")
 CHECKPOINT = re.compile(r"\{runs\}/([^/]+)/checkpoints/last\.ckpt")
-
-
-class Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{self.prog}: {message}.")
 
 
 @dataclass
@@ -377,8 +374,6 @@ def run(stage: Stage) -> float:
     """
     begun = time.time()
     if not stage.config:
-        from .report import report
-
         report(stage.folder)
         return time.time() - begun
     before, last = stage.read("started.json"), stage.folder / "checkpoints" / "last.ckpt"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from constraints import InputError, derive_seed, noise, uniform
 
-from .nets import ICNN
+from ..nets import ICNN
 
 
 class Stage(L.LightningModule, abc.ABC):

@@ -36,9 +36,8 @@ from torch import distributed
 
 from constraints import Constraint, InputError
 
-from . import EMA, Flops, Provenance, Stage
-from .errors import CommandError, Interrupted, explain, subclasses
-from .io import (
+from .. import EMA, Flops, Provenance, Stage
+from ..training.io import (
     AtomicCheckpointIO,
     KeepLast,
     check_fresh,
@@ -48,6 +47,7 @@ from .io import (
     run_folder,
     step,
 )
+from .explain import CommandError, Interrupted, explain, subclasses
 
 # A class can be given by its short name, and is among those that an error suggests, once it is
 # imported. In a loop, because a statement would be an import up the ladder.

@@ -1,9 +1,9 @@
 r"""The report of a run: tables, a figure and one `results.json` from those of its stages."""
 
-__all__ = ["half", "main", "markdown", "report", "with_half"]
+__all__ = ["main", "report"]
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from constraints import Constraint, InputError
 
-from .checkpoint import build_part, read_checkpoint
-from .plots import are_curves, draw_fields, residual_image
-from .weights import STAGES, holds_weights
+from ..evaluation.costs import Results, compute, cost, shipped, training
+from ..evaluation.plots import are_curves, draw_fields, residual_image
+from ..evaluation.results import half, markdown, with_half
+from ..training.checkpoint import build_part
+from .parser import Parser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +25,6 @@ COLUMNS = (
     *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
     *("mmd", "spread", "spectrum", "cycle"),
 )
-Results = dict[Path, dict[str, Any]]
 Spent = dict[str, dict[str, float]]  # by task and method
 
 
@@ -33,8 +34,6 @@ def main(argv: Sequence[str]) -> None:
     Arguments:
         argv: The options of the verb.
     """
-    from .run import Parser
-
     what = "Write the tables and the figure of finished stages."
     parser = Parser(prog="namm report", description=what)
     parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
@@ -156,113 +155,6 @@ def costs(trained: dict[str, dict[str, Any]]) -> str:
     return markdown([*lines, *([stage, *cost(found)] for stage, found in trained.items())])
 
 
-def cost(found: dict[str, Any]) -> list[str]:
-    r"""Returns what a training cost, as cells of a table: steps, counted TFLOP, and minutes.
-
-    Arguments:
-        found: Its steps, its counted operations if any, and its seconds.
-    """
-    tera, minutes = found.get("flops", 0) / 1e12, found["seconds"] / 60
-    return [str(found["steps"]), f"{tera:.4g}", f"{minutes:.1f}"]
-
-
-def training(folder: Path) -> dict[str, dict[str, Any]]:
-    r"""Returns, for each stage that trained, in the order in which they ended: steps, counted
-    operations, seconds, the checkpoints it was built from, the loss by step, and the distance of
-    its validation samples by the operations spent so far on it and on what it was built from.
-
-    Arguments:
-        folder: The folder of the runs.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    trained: dict[str, dict[str, Any]] = {}
-    samples: dict[str, list[tuple[int, float]]] = {}
-    files = folder.glob("*/checkpoints/last.ckpt")
-    for file in sorted(files, key=lambda file: file.stat().st_mtime):
-        stage = file.parent.parent
-        state = read_checkpoint(file)
-        if not (counted := facts(state)):
-            continue
-        events = EventAccumulator(str(stage), size_guidance={"scalars": 0})
-        events.Reload()
-        tags = events.Tags()["scalars"]
-        scalars = {tag: events.Scalars(tag) for tag in tags}
-        finished = stage / "finished.json"
-        times = [e.wall_time for e in scalars.get("flops", [])] or [0.0]
-        trained[stage.name] = {
-            **counted,
-            "seconds": json.loads(finished.read_text())["seconds"]
-            if finished.exists()
-            else times[-1] - times[0],
-            "loss": {
-                tag: [(e.step, e.value) for e in scalars[tag]]
-                for tag in ("train/loss", "val/loss")
-                if tag in scalars
-            },
-        }
-        samples[stage.name] = [(e.step + 1, e.value) for e in scalars.get("val/samples", [])]
-    for stage_name, found in trained.items():
-        behind = _lineage([stage_name], trained) - {stage_name}
-        before = sum(trained[name]["flops"] for name in behind)
-        each = found["flops"] // found["steps"]
-        found["distance_by_flops"] = [
-            (before + each * steps, value) for steps, value in samples[stage_name]
-        ]
-    return trained
-
-
-def shipped(stages: Results) -> dict[str, dict[str, Any]]:
-    r"""Returns the facts of `training`, but for the course of it, of those stages whose shipped
-    weights the results name, and of the stages that these were built from.
-
-    Arguments:
-        stages: The results by folder.
-    """
-    trained: dict[str, dict[str, Any]] = {}
-    named = [path for results in stages.values() for path in _paths(results["config"])]
-    while named:
-        path = named.pop()
-        if _stage(path) in trained or not holds_weights(path):
-            continue
-        state = read_checkpoint(path)
-        if counted := facts(state):
-            course: dict[str, Any] = {"loss": {}, "distance_by_flops": []}
-            trained[_stage(path)] = {**counted, "seconds": state["seconds"], **course}
-            named += _paths(state["hyper_parameters"])
-    return dict(sorted(trained.items(), key=lambda item: (*STAGES, item[0]).index(item[0])))
-
-
-def facts(state: dict[str, Any]) -> dict[str, Any]:
-    r"""Returns what a checkpoint or a file of shipped weights says of its training: steps, counted
-    operations, the stages it was built from, and whether it fine-tuned maps; nothing if it counted
-    no operations.
-
-    Arguments:
-        state: What `read_checkpoint` returned.
-    """
-    counts = [c for c in state["callbacks"].values() if "per_step" in c]
-    if not counts:
-        return {}
-    return {
-        "steps": state["global_step"],
-        "flops": counts[0]["per_step"] * state["global_step"],
-        "from": sorted({_stage(path) for path in _paths(state["hyper_parameters"])}),
-        "finetuned": bool(state["hyper_parameters"].get("freeze_forward")),
-    }
-
-
-def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> float:
-    r"""Returns the counted operations of all training behind the results of a test stage.
-
-    Arguments:
-        results: The results, whose configuration names checkpoints.
-        trained: What `training` returned.
-    """
-    names = [_stage(path) for path in _paths(results["config"])]
-    return float(sum(trained[name]["flops"] for name in _lineage(names, trained)))
-
-
 def draw(
     stages: Results,
     rows: list[dict[str, Any]],
@@ -361,55 +253,3 @@ def _dots(panel: Any, rows: list[dict[str, Any]]) -> None:
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(axis="x", lw=0.4)
     panel.set_xlabel(r"distance $\ell$, 95 % interval")
-
-
-def _lineage(names: Iterable[str], trained: dict[str, dict[str, Any]]) -> set[str]:
-    found: set[str] = set()
-    for name in names:
-        if name in trained and name not in found:
-            found |= {name} | _lineage(_behind(name, trained), trained)
-    return found
-
-
-def _behind(name: str, trained: dict[str, dict[str, Any]]) -> list[str]:
-    r"""Returns the stages that a stage was built from: fine-tuned maps from those before them, and
-    from the diffusion model in their mirror space, whose samples they were tuned on."""
-    found = trained[name]["from"]
-    if not trained[name]["finetuned"]:
-        return found
-    others = (k for k, other in trained.items() if not other["finetuned"])
-    return [*found, *(k for k in others if {*found} & {*trained[k]["from"]})]
-
-
-def _paths(config: Any) -> Iterator[str]:
-    if isinstance(config, dict):
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from _paths(value)
-    elif isinstance(config, str) and (config.endswith(".ckpt") or holds_weights(config)):
-        yield config
-
-
-def _stage(path: str) -> str:
-    file = Path(path)
-    return file.stem if file.suffix == ".safetensors" else file.parent.parent.name
-
-
-def half(row: dict[str, Any]) -> float:
-    r"""Returns the half-width of the 95 % interval of a row of the results."""
-    return float(row["ci95"][1] - row["ci95"][0]) / 2
-
-
-def with_half(row: dict[str, Any]) -> str:
-    r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
-    return f"{row['value']:.3g} ± {half(row):.1g}"
-
-
-def markdown(lines: Iterable[Iterable[Any]]) -> str:
-    r"""Returns the lines of a table, each of as many cells, as Markdown.
-
-    Arguments:
-        lines: The lines, the second of which is of `---`.
-    """
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

@@ -1,0 +1,1 @@
+r"""Training: stages, averages, counted operations, checkpoints and their provenance."""

@@ -1,0 +1,159 @@
+r"""Parts of one stage's checkpoint as parts of another stage, and where they come from.
+
+A checkpoint carries the recipe (class paths and arguments) of every part in its hyper-parameters,
+the averaged weights in `state_dict`, the raw ones in `current_model_state`, and its provenance:
+which constraint, which shape, which data. A file of shipped weights carries the same, without
+those that are raw.
+"""
+
+__all__ = [
+    "build_part",
+    "load_mirror",
+    "load_part",
+    "load_weights",
+    "read_checkpoint",
+    "save_recipe",
+    "stamp",
+]
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import nn
+
+from constraints import InputError
+
+from ..mirror import Mirror
+from .io import AtomicCheckpointIO
+from .weights import find, unpack
+
+
+def save_recipe(module: L.LightningModule, *parts: str) -> None:
+    r"""Saves the hyper-parameters of a module, to be called in its `__init__`. Built from the
+    command line, the recipe of every part is saved; built from Python, the named parts are objects
+    and stay out, so that a checkpoint holds plain data only.
+
+    Arguments:
+        module: The module.
+        parts: The names of the arguments that are modules.
+    """
+    frame = inspect.currentframe()
+    assert frame is not None
+    ignore = [] if _given_hyperparameters.get() is not None else list(parts)
+    # the frame of the caller is the one that holds the arguments
+    module.save_hyperparameters(ignore=ignore, frame=frame.f_back)
+
+
+def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema") -> Any:
+    r"""Rebuilds one part of a trained module, frozen and in evaluation mode.
+
+    Arguments:
+        checkpoint: The path of a checkpoint, or of shipped weights (`.safetensors`).
+        name: The hyper-parameter that holds the part, for example `mirror`.
+        weights: Whether to take the averaged weights or the raw ones, which are not shipped.
+
+    Returns:
+        The part. Its attribute `provenance` says what it was trained on.
+
+    Raises:
+        InputError: If the file is missing, is not a checkpoint, has no such part, or lacks the
+            weights asked for.
+    """
+    state = read_checkpoint(checkpoint)
+    recipes = state.get("hyper_parameters", {})
+    parts = sorted(k for k, recipe in recipes.items() if isinstance(recipe, dict))
+    if name not in parts:
+        raise InputError(
+            f"The checkpoint {checkpoint} has no part '{name}', only "
+            f"{', '.join(parts) or 'none: it was trained from Python, without recipes'}."
+        )
+    part = build_part(recipes[name])
+    found = load_weights(state, name, weights)
+    if found or "shipped" not in state:  # of shipped weights, the recipe may load them by itself
+        part.load_state_dict(found)
+    part.requires_grad_(False).eval()
+    return stamp(part, checkpoint, state)
+
+
+def stamp(part: nn.Module, checkpoint: str, state: dict[str, Any]) -> nn.Module:
+    r"""Notes on a part which checkpoint its weights are from, for `Provenance` to check.
+
+    Arguments:
+        part: The part.
+        checkpoint: The path of the checkpoint.
+        state: What `read_checkpoint` returned.
+    """
+    object.__setattr__(
+        part, "provenance", {"checkpoint": str(checkpoint), **state.get("provenance", {})}
+    )
+    return part
+
+
+def load_mirror(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Mirror:
+    r"""Loads the trained maps of a `NAMM` checkpoint.
+
+    Arguments:
+        checkpoint: The path of a checkpoint of `namm.NAMM`, or of its shipped weights.
+        weights: Whether to take the averaged weights or the raw ones.
+    """
+    return load_part(checkpoint, "mirror", weights)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    r"""Reads a checkpoint or shipped weights as plain data: no code of the file runs.
+
+    Arguments:
+        path: The path of the file. A relative path of shipped weights (`.safetensors`) is looked
+            up in the working directory, and then beside the packages of the project.
+    """
+    if Path(path).suffix == ".safetensors" and (file := find(path)) is not None:
+        return unpack(file)
+    if not Path(path).is_file():
+        raise InputError(f"There is no checkpoint {path}: run the stage that makes it first.")
+    return AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
+
+
+def load_weights(
+    state: dict[str, Any], name: str, weights: Literal["ema", "raw"] = "ema"
+) -> dict[str, torch.Tensor]:
+    r"""Returns the weights of one part of a checkpoint that has been read.
+
+    Arguments:
+        state: What `read_checkpoint` returned.
+        name: The part.
+        weights: Whether to take the averaged weights or the raw ones, which are the same where
+            training did not average.
+    """
+    source = state["state_dict"]
+    if "shipped" in state and not source:
+        raise InputError(
+            f"{state['shipped']} is the record of a training, without its weights: give a file "
+            f"that has them, such as finetune.safetensors for maps, or train the stage."
+        )
+    if weights == "raw" and "shipped" in state:
+        raise InputError(
+            f"{state['shipped']} holds the averaged weights alone: take weights=ema, or give the "
+            f"checkpoint of the training."
+        )
+    if weights == "raw":
+        source = state.get("current_model_state", source)
+    prefix = f"{name}."
+    return {k[len(prefix) :]: v for k, v in source.items() if k.startswith(prefix)}
+
+
+def build_part(recipe: Any, kind: type = nn.Module) -> Any:
+    r"""Builds a part from its recipe.
+
+    Arguments:
+        recipe: The class path and the arguments.
+        kind: What the part is.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("part", type=kind)
+    config = parser.parse_object({"part": recipe})
+    return parser.instantiate_classes(config).part
