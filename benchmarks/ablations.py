@@ -16,9 +16,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.sweep import Chain, parse, run_chains, write  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
-from namm.cli.runner import Stage, plan  # noqa: E402
+from benchmarks.sweep import Chain, parse, run_chains, write
+from namm.cli.main import answered
+from namm.cli.runner import Stage, plan
 
 STAGES = ("namm", "mdm", "samples", "finetune", "generation/mdm", "generation/mdm_finetuned")
 MAPS = ("namm", "finetune")  # the stages that train maps

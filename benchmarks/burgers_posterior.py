@@ -29,27 +29,27 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.burgers_posterior_report import (  # noqa: E402
+from benchmarks.burgers_posterior_report import (
     METRICS,
     compare,
     draw,
     summarise,
 )
-from benchmarks.burgers_posterior_task import (  # noqa: E402
+from benchmarks.burgers_posterior_task import (
     Assimilation,
     Plan,
     calibrate,
     reference,
     shape_of_prior,
 )
-from benchmarks.posteriors import interval, tidy  # noqa: E402
-from constraints import InputError, derive_seed  # noqa: E402
-from inverse import Pullback  # noqa: E402
-from mdm import load_denoiser  # noqa: E402
+from benchmarks.posteriors import interval, tidy
+from constraints import InputError, derive_seed
+from inverse import Pullback
+from mdm import load_denoiser
 from namm import load_mirror
-from namm.cli import lightning as cli  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
-from namm.training.checkpoint import build_part  # noqa: E402
+from namm.cli import lightning as cli
+from namm.cli.main import answered
+from namm.training.checkpoint import build_part
 
 OUT = Path("docs/results/burgers-posterior")
 SOLVERS = {  # and the overlays that choose them
@@ -99,7 +99,7 @@ def solve(
             solver, answers, start = build_part(recipe), [], time.perf_counter()
             for part in range(0, len(m), plan.samples):  # field by field
                 chosen = slice(part, part + plan.samples)
-                y = solver(denoiser, operator, m[chosen], shape, seeds[chosen]).mean
+                y = solver(denoiser, operator, m[chosen], shape, seeds[chosen]).y
                 with torch.no_grad():
                     answers.append(mirror.inverse(y) if mirror else y)
             seconds = (time.perf_counter() - start) / len(m)

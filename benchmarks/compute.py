@@ -17,10 +17,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.sweep import Chain, Rows, parse, run_chains, summary, write  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
-from namm.cli.runner import plan  # noqa: E402
-from namm.evaluation.results import half  # noqa: E402
+from benchmarks.sweep import Chain, Rows, parse, run_chains, summary, write
+from namm.cli.main import answered
+from namm.cli.runner import plan
+from namm.evaluation.results import half
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,13 +28,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from constraints import Counter, InputError, load_counter, noise, save_counter  # noqa: E402
-from constraints.count import FILE  # noqa: E402
-from datamodules.galaxies import draw_background, draw_catalogue, render  # noqa: E402
-from datamodules.schema import open_fields  # noqa: E402
-from namm import Mirror, load_mirror  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
-from namm.training.counting import calibration, table  # noqa: E402
+from constraints import Counter, InputError, load_counter, noise, save_counter
+from constraints.count import FILE
+from datamodules.galaxies import draw_background, draw_catalogue, render
+from datamodules.schema import open_fields
+from namm import Mirror, load_mirror
+from namm.cli.main import answered
+from namm.training.counting import calibration, table
 
 TRAINED = range(4, 13)
 NUMBERS = (2, 3, *TRAINED, 14)

@@ -23,15 +23,15 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from constraints import Burgers, Divergence, NavierStokes, Sum  # noqa: E402
-from datamodules import BurgersData, KolmogorovData  # noqa: E402
-from namm.evaluation.results import markdown  # noqa: E402
+from constraints import Burgers, Divergence, NavierStokes, Sum
+from datamodules import BurgersData, KolmogorovData
+from namm.evaluation.results import markdown
 
 BATCHES = {1: 22, 16: 22, 64: 6}  # frames to time: 22 are a trajectory
 START = 3.0

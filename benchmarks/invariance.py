@@ -19,11 +19,11 @@ from torch import Tensor, distributed, multiprocessing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
-from namm.cli.runner import Stage  # noqa: E402
-from namm.evaluation.results import markdown  # noqa: E402
-from namm.training.checkpoint import build_part  # noqa: E402
+from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe
+from namm.cli.main import answered
+from namm.cli.runner import Stage
+from namm.evaluation.results import markdown
+from namm.training.checkpoint import build_part
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -44,7 +44,7 @@ def solve(bench: Tuner, name: str, part: slice) -> Tensor:
     r"""Returns the answers to some of the measurements."""
     solver = build_part(short(name))
     m, seeds = bench.m[part], bench.seeds[part]
-    return solver(bench.denoiser, bench.operator, m, bench.shape, seeds).mean
+    return solver(bench.denoiser, bench.operator, m, bench.shape, seeds).y
 
 
 def load(stage: Stage, dtype: torch.dtype, fields: int) -> Tuner:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.exact_problems import (  # noqa: E402
+from benchmarks.exact_problems import (
     TASKS,
     Problem,
     prior,
@@ -37,12 +37,12 @@ from benchmarks.exact_problems import (  # noqa: E402
     scores,
     sliced_w2,
 )
-from benchmarks.posteriors_methods import METHODS, Method, alike  # noqa: E402
-from benchmarks.posteriors_report import draw, summarise  # noqa: E402
-from constraints import derive_seed, generator  # noqa: E402
-from inverse import Cost, Sequential, Trust  # noqa: E402
-from mdm import DDIM  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
+from benchmarks.posteriors_methods import METHODS, Method, alike
+from benchmarks.posteriors_report import draw, summarise
+from constraints import derive_seed, generator
+from inverse import Cost, Sequential, Trust
+from mdm import DDIM
+from namm.cli.main import answered
 
 MAIN = ("sw2", "violation")
 OUT = Path("docs/results/posteriors")

@@ -191,7 +191,7 @@ def score_denoiser(stage: MDM, x: Tensor, constraint: Constraint) -> dict[str, f
     stage.eval()
     batch = {"x": x, "index": torch.arange(len(x))}
     loss = sum(stage.losses(batch, "val", k)["loss"].item() for k in range(8)) / 8
-    samples = stage.sampler(stage.denoiser, (1, 64, 64), list(range(64))).mean
+    samples = stage.sampler(stage.denoiser, (1, 64, 64), list(range(64))).y
     return {"loss": loss, "distance": constraint(samples).mean().item()}
 
 

@@ -121,9 +121,7 @@ class Tuner:
 
     def solve(self, solver: dict[str, Any]) -> Tensor:
         r"""Returns the clean answers of a solver in its space."""
-        return build_part(solver)(
-            self.denoiser, self.operator, self.m, self.shape, self.seeds
-        ).mean
+        return build_part(solver)(self.denoiser, self.operator, self.m, self.shape, self.seeds).y
 
     @torch.no_grad()
     def misfit(self, y: Tensor) -> float:

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import namm.padding  # noqa: E402
-from benchmarks.search import training_data, unet  # noqa: E402
-from constraints import Burgers  # noqa: E402
-from inverse import DPS, Pullback, Select  # noqa: E402
-from mdm import DDIM, MDM, DiffusersDenoiser  # noqa: E402
-from namm import (  # noqa: E402
+import namm.padding
+from benchmarks.search import training_data, unet
+from constraints import Burgers
+from inverse import DPS, Pullback, Select
+from mdm import DDIM, MDM, DiffusersDenoiser
+from namm import (
     ICNN,
     CountFlops,
     IdentityMirror,
@@ -41,8 +41,8 @@ from namm import (  # noqa: E402
     ResNet,
     mirror_losses,
 )
-from namm.cli.main import answered  # noqa: E402
-from namm.evaluation.results import markdown  # noqa: E402
+from namm.cli.main import answered
+from namm.evaluation.results import markdown
 
 SHAPE = (1, 64, 64)
 

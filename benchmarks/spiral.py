@@ -30,9 +30,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.posteriors import by_batch, interval, tidy  # noqa: E402
-from benchmarks.spiral_report import draw, summarise  # noqa: E402
-from benchmarks.spiral_tasks import (  # noqa: E402
+from benchmarks.posteriors import by_batch, interval, tidy
+from benchmarks.spiral_report import draw, summarise
+from benchmarks.spiral_tasks import (
     ABLATION,
     INNER,
     METHODS,
@@ -46,16 +46,16 @@ from benchmarks.spiral_tasks import (  # noqa: E402
     expected,
     slope,
 )
-from constraints import Spiral, derive_seed, generator  # noqa: E402
-from inverse import (  # noqa: E402
+from constraints import Spiral, derive_seed, generator
+from inverse import (
     ConstantBudget,
     Residual,
     Sequential,
     Trust,
 )
-from mdm import DDIM, Denoiser, load_denoiser  # noqa: E402
-from namm.cli.main import answered  # noqa: E402
-from namm.training.operations import CountFlops  # noqa: E402
+from mdm import DDIM, Denoiser, load_denoiser
+from namm.cli.main import answered
+from namm.training.operations import CountFlops
 
 CHECKPOINT = Path("runs/spiral/diffusion/checkpoints/last.ckpt")
 OUT = Path("docs/results/spiral")

@@ -31,6 +31,7 @@ __all__ = [
     "TotalBrightness",
     "Waypoints",
     "check",
+    "check_range",
     "derive_seed",
     "generator",
     "load_counter",
@@ -45,7 +46,7 @@ from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
-from .errors import InputError
+from .errors import InputError, check_range
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial

@@ -305,7 +305,7 @@ def _check_axis(constraint: Constraint, x: Tensor, dim: int | None) -> None:
 
 
 def _check_channels(constraint: Constraint, x: Tensor, value: Tensor) -> None:
-    if x.ndim < 2 or value.ndim and len(value) != x.shape[1]:
+    if x.ndim < 2 or (value.ndim and len(value) != x.shape[1]):
         raise InputError(
             f"This {type(constraint).__name__} expects fields of {value.numel()} channels, got "
             f"shape {tuple(x.shape)}."

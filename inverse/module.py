@@ -121,13 +121,13 @@ class Inverse(Evaluation):
         def solve(seeds: list[int]) -> tuple[Result, Tensor]:
             result = self.solver(self.denoiser, operator, m[: len(seeds)], shape, seeds)
             with torch.no_grad():
-                return result, self.mirror.inverse(result.mean)
+                return result, self.mirror.inverse(result.y)
 
         result, x_hat = self.account(self.denoiser, seeds, solve)
         ends = {"clean": x_hat}
-        if not torch.equal(result.y, result.mean):
+        if not torch.equal(result.noisy, result.y):
             with torch.no_grad():
-                ends["published"] = self.mirror.inverse(result.y)
+                ends["published"] = self.mirror.inverse(result.noisy)
         report = {"rejected": [0] * len(x), **result.report}
         told = {k: torch.tensor(report[k], device=x.device) for k in TOLD if k in report}
         for name, end in ends.items():

@@ -79,14 +79,14 @@ class Generation(Evaluation):
 
         def draw(seeds: list[int]) -> tuple[Result, Tensor]:
             result = self.sampler(self.denoiser, shape, seeds)
-            return result, self._decode(result.mean)
+            return result, self._decode(result.y)
 
         for k in range(0, len(seeds), self.batch_samples):
             part = seeds[k : k + self.batch_samples]
             result, x_hat = self.account(self.denoiser, part, draw)
             self.score("clean", x_hat)
-            if not torch.equal(result.y, result.mean):
-                self.score("published", self._decode(result.y))
+            if not torch.equal(result.noisy, result.y):
+                self.score("published", self._decode(result.noisy))
             self.shown.setdefault(self.method, x_hat)
         super().on_test_epoch_end()
 

@@ -123,7 +123,7 @@ class MDM(Stage):
         seeds = [derive_seed(self.seed, "val", i) for i in range(self.val_samples)]
         seeds = seeds[self.global_rank :: self.trainer.world_size]
         for k in range(0, len(seeds), self.batch_samples):
-            y = self.sampler(self.denoiser, shape, seeds[k : k + self.batch_samples]).mean
+            y = self.sampler(self.denoiser, shape, seeds[k : k + self.batch_samples]).y
             x = self.mirror.inverse(y)
             self.distance.update(self.constraint(x))
             if k == 0 and isinstance(self.mirror, IdentityMirror):
@@ -141,7 +141,7 @@ class MDM(Stage):
         seeds = [
             derive_seed(self.seed, "predict", dataloader_idx, i) for i in batch["index"].tolist()
         ]
-        y = self.sampler(self.denoiser, shape, seeds).mean
+        y = self.sampler(self.denoiser, shape, seeds).y
         return {"y": y.cpu(), "index": batch["index"].cpu()}
 
     def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

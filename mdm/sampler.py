@@ -22,14 +22,14 @@ class Result:
     r"""What a sampler or solver returns.
 
     Arguments:
-        y: The fields, with the noise of the last step where its transition has one,
-            `(B, C, *S)`.
-        mean: The same without the noise of the last step.
+        y: The clean fields, with shape `(B, C, *S)`.
+        noisy: The same fields with the noise of the last step; `y` itself where the last
+            transition adds none.
         report: Facts of the run by name: scalars, or lists with one entry per level.
     """
 
     y: Tensor
-    mean: Tensor
+    noisy: Tensor
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,7 +103,7 @@ def chain(
             if origin is not None:
                 y = mean = y + level.alpha_t * origin
         y, mean = advance(y, level)
-    return Result(y, mean)
+    return Result(mean, y)
 
 
 def descend(transition: Transition, schedule: Schedule, seeds: Sequence[int]) -> Iterator[Level]:

@@ -63,7 +63,7 @@ class Recorder(Sampler):
 
 
 def record(folder: Path, seeds: Sequence[int], result: Result) -> None:
-    for seed, y, mean in zip(seeds, result.y, result.mean, strict=True):
+    for seed, y, mean in zip(seeds, result.noisy, result.y, strict=True):
         torch.save(torch.stack([y, mean]), folder / f"{seed}.pt")
 
 

@@ -26,7 +26,7 @@ from datamodules import (
 
 # the image of an even ring: no modes, no spot, no shift, seen from above and at the centre
 EVEN = {
-    **{name: 0.0 for name in ("x", "y", "angle", "shift", "speed", "winding", "ring", "spot")},
+    **dict.fromkeys(("x", "y", "angle", "shift", "speed", "winding", "ring", "spot"), 0.0),
     **{f"{name}_{m}": 0.0 for name in ("amplitude", "phase") for m in (2, 3, 4)},
     **{"diameter": 0.4, "axis_ratio": 1.0, "falloff": 5.0, "blur": 0.02, "beaming": 3.0},
     **{"glow": 0.1, "glow_size": 0.8, "spot_radius": 1.2, "spot_angle": 0.0, "spot_size": 0.3},

@@ -162,7 +162,7 @@ def test_mirror_dps_with_the_identity_is_dps() -> None:
         one = solve(solver)
         other = solve(solver, operator=Pullback(operator, IdentityMirror()))
 
-        assert torch.equal(one.y, other.y) and torch.equal(one.mean, other.mean)
+        assert torch.equal(one.noisy, other.noisy) and torch.equal(one.y, other.y)
 
 
 @pytest.mark.parametrize("constrained", [False, True])
@@ -221,8 +221,8 @@ def test_published_chain_is_its_pseudo_code() -> None:
         mean = (mean - 0.05 * gradient).detach()
         x = mean + variance.sqrt() * noise([(7, k), (8, k)], (1, 3, 4), m)
 
-    torch.testing.assert_close(found.mean, mean, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.y, x, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.y, mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.noisy, x, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("protocol", TRANSITIONS)
@@ -231,7 +231,7 @@ def test_no_guidance_is_the_prior(protocol: str) -> None:
     guided = solve(DPS(0.0, constraint=Burgers(), transition=transition))
     free = ChainSampler(transition)(tiny_denoiser(), (1, 8, 8), range(100, 103))
 
-    assert torch.equal(guided.y, free.y) and torch.equal(guided.mean, free.mean)
+    assert torch.equal(guided.noisy, free.noisy) and torch.equal(guided.y, free.y)
 
 
 class Anything(Constraint):
@@ -245,7 +245,7 @@ def test_constraint_that_asks_for_nothing_changes_nothing() -> None:
     plain, guided = (solve(DPS(0.05, c, transition=DDIM(12))) for c in (None, Anything()))
     moved = solve(DPS(0.05, Burgers(), transition=DDIM(12)))
 
-    assert torch.equal(plain.y, guided.y)
+    assert torch.equal(plain.noisy, guided.noisy)
     assert not torch.equal(plain.y, moved.y)
 
 
@@ -277,17 +277,17 @@ def test_sample_is_the_same_alone_and_in_a_batch(protocol: str, kind: str) -> No
     together = solver(denoiser, pulled, m, (1, 8, 8), seeds)
     for i in (0, 7, 15):
         alone = solver(denoiser, pulled, m[i : i + 1], (1, 8, 8), seeds[i : i + 1])
+        torch.testing.assert_close(alone.noisy[0], together.noisy[i], rtol=0, atol=1e-5)
         torch.testing.assert_close(alone.y[0], together.y[i], rtol=0, atol=1e-5)
-        torch.testing.assert_close(alone.mean[0], together.mean[i], rtol=0, atol=1e-5)
 
 
 def test_clean_chain_ends_on_its_mean() -> None:
     clean = solve(DPS(transition=DDIM(5)))
-    assert clean.y is clean.mean
+    assert clean.noisy is clean.y
 
     published = solve(DPS(transition=Late()), n=32)
     # 2048 numbers: the std is known to 1.6 %
-    assert float((published.y - published.mean).std()) == pytest.approx(0.0074, rel=0.08)
+    assert float((published.noisy - published.y).std()) == pytest.approx(0.0074, rel=0.08)
 
 
 @pytest.mark.parametrize("constraint", [None, Burgers()])
@@ -395,7 +395,7 @@ def test_step_without_guidance_is_that_of_the_prior() -> None:
     free = ChainSampler(DDIM(10))(tiny_denoiser(), (1, 8, 8), range(100, 103))
 
     assert found.report["rejected"] == [10, 10, 10]
-    assert torch.equal(found.y, free.y)
+    assert torch.equal(found.noisy, free.noisy)
 
 
 def test_exact_fit_has_no_guidance() -> None:
@@ -408,7 +408,7 @@ def test_exact_fit_has_no_guidance() -> None:
     found = DPS(0.05, transition=DDIM(5))(denoiser, Blind(0.1), m, (1, 8, 8), [0, 1])
     free = ChainSampler(DDIM(5))(tiny_denoiser(), (1, 8, 8), [0, 1])
 
-    assert found.report["rejected"] == [0, 0] and torch.equal(found.y, free.y)
+    assert found.report["rejected"] == [0, 0] and torch.equal(found.noisy, free.noisy)
 
 
 def test_other_guidance_shares_the_loop() -> None:
@@ -424,7 +424,7 @@ def test_other_guidance_shares_the_loop() -> None:
     one = solve(Pull(DDIM(1)))
     free = ChainSampler(DDIM(1))(tiny_denoiser(), (1, 8, 8), range(100, 103))
 
-    torch.testing.assert_close(one.y, free.y + 0.5)
+    torch.testing.assert_close(one.noisy, free.noisy + 0.5)
 
 
 # the stage

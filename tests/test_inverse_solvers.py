@@ -200,7 +200,7 @@ def test_dsg_is_its_pseudo_code(interval: int, gamma: float) -> None:
             )
 
     found = DSG(gamma, interval, transition=DDIM(10))(mixture(), operator, m, SHAPE, SEEDS)
-    torch.testing.assert_close(found.y, x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.noisy, x, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("transition", [DDIM(12), DDIM(12, 0.5)])
@@ -396,7 +396,7 @@ def test_trust_is_its_pseudo_code(plan: TrustBudget, bound: float | None) -> Non
 
     solver = Trust(plan, w, bound, transition=DDIM(10))
     found = solver(mixture(), operator, m, SHAPE, SEEDS)
-    torch.testing.assert_close(found.y, x, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.noisy, x, rtol=0, atol=1e-8)
     assert found.report["accepted"] == accepted.tolist()
     assert found.report["inner_steps"] == inner
     if bound:
@@ -450,7 +450,7 @@ def test_bound_of_zero_is_the_prior(transition: Any) -> None:
     solver = Trust(ConstantBudget(1), 0.1, bound=0.0, transition=transition)
     found = solver(mixture(), operator, m, SHAPE, SEEDS)
 
-    assert torch.equal(found.y, free(transition))
+    assert torch.equal(found.noisy, free(transition))
     assert found.report["accepted"] == [0] * 4
 
 
@@ -463,7 +463,7 @@ def test_constraint_that_asks_for_nothing_leaves_the_prior() -> None:
         LGDMC(transition=DDIM(10), normalise=True),
     ):
         found = solver(mixture(), operator, m, SHAPE, SEEDS)
-        assert torch.equal(found.y, free(DDIM(10))) and found.report["rejected"] == [0] * 4
+        assert torch.equal(found.noisy, free(DDIM(10))) and found.report["rejected"] == [0] * 4
 
 
 @pytest.mark.parametrize("quantile", [0.25, 0.9, 1.0])
@@ -488,7 +488,7 @@ def test_estimated_bound_is_the_quantile_of_unguided_runs(quantile: float) -> No
     # it is estimated once for a denoiser and a shape
     calls = denoiser.calls
     again = solver(denoiser, operator, m, SHAPE, SEEDS)
-    assert torch.equal(found.y, again.y) and denoiser.calls - calls == calls - 2 * 6
+    assert torch.equal(found.noisy, again.noisy) and denoiser.calls - calls == calls - 2 * 6
 
 
 def test_sample_that_fails_the_bound_stays_at_its_mean() -> None:
@@ -588,14 +588,14 @@ def test_sample_is_the_same_alone_and_in_a_batch(name: str, mirrored: bool) -> N
     together = solver(denoiser, operator, m, (1, 8, 8), range(16))
     again = solver(denoiser, operator, m, (1, 8, 8), range(16))
 
-    assert together.y.shape == (16, 1, 8, 8) and torch.isfinite(together.y).all()
-    assert torch.equal(together.y, again.y) and torch.equal(together.mean, again.mean)
+    assert together.noisy.shape == (16, 1, 8, 8) and torch.isfinite(together.noisy).all()
+    assert torch.equal(together.noisy, again.noisy) and torch.equal(together.y, again.y)
     for i in (0, 7, 15):
         alone = solver(denoiser, operator, m[i : i + 1], (1, 8, 8), [i])
+        torch.testing.assert_close(alone.noisy[0], together.noisy[i], rtol=0, atol=1e-5)
         torch.testing.assert_close(alone.y[0], together.y[i], rtol=0, atol=1e-5)
-        torch.testing.assert_close(alone.mean[0], together.mean[i], rtol=0, atol=1e-5)
     other = solver(denoiser, operator, m, (1, 8, 8), range(1, 17))
-    assert not torch.equal(other.y, together.y)
+    assert not torch.equal(other.noisy, together.noisy)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

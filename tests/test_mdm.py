@@ -165,7 +165,7 @@ def test_published_chain_has_its_coefficients() -> None:
 
 def rows(sampler: Sampler, denoiser: GaussianDenoiser, seeds: int = 16) -> tuple[Tensor, Tensor]:
     result = sampler(denoiser, (1, 256, 4), range(seeds))
-    return result.y.reshape(-1, 4), result.mean.reshape(-1, 4)
+    return result.noisy.reshape(-1, 4), result.y.reshape(-1, 4)
 
 
 def test_oracle_is_tweedie() -> None:
@@ -529,7 +529,7 @@ def test_validation_draws_samples_from_the_average(tmp_path: Path) -> None:
 
     def distance() -> float:
         with torch.no_grad():
-            x = mirror.inverse(DPMSolver(3)(stage.denoiser, (1, 8, 8), seeds).mean)
+            x = mirror.inverse(DPMSolver(3)(stage.denoiser, (1, 8, 8), seeds).y)
             return float(Burgers()(x).mean())
 
     average = distance()
@@ -637,7 +637,7 @@ def test_row_of_a_prediction_belongs_to_its_field(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "val")):
         for i in (0, 3):
             seed = derive_seed(7, "predict", number, i)
-            y = DPMSolver(3)(denoiser, (1, 8, 8), [seed]).mean[0]
+            y = DPMSolver(3)(denoiser, (1, 8, 8), [seed]).y[0]
             np.testing.assert_allclose(found[split][i], y, rtol=0, atol=1e-5)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.h5"]
 

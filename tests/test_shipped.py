@@ -121,11 +121,11 @@ def test_load_finds_a_problem_by_name_wherever_it_is_called(
 def test_load_takes_the_fine_tuned_maps_and_samples_in_three_lines(problem: Path) -> None:
     burgers = namm.load("burgers")
     shape = burgers.mirror.shape(burgers.shape)
-    y = DPMSolver(steps=3)(burgers.denoiser, shape, range(4)).mean
+    y = DPMSolver(steps=3)(burgers.denoiser, shape, range(4)).y
     x = burgers.mirror.inverse(y)
 
     assert same(burgers.mirror, load_mirror(last("finetune")))
-    expected = DPMSolver(steps=3)(load_denoiser(last("mdm")), (1, 16, 16), range(4)).mean
+    expected = DPMSolver(steps=3)(load_denoiser(last("mdm")), (1, 16, 16), range(4)).y
     assert torch.equal(x, load_mirror(last("finetune")).inverse(expected))
     assert burgers.constraint(x).shape == (4,)
     assert burgers.dm is not None and same(burgers.dm, load_denoiser(last("dm")))

@@ -180,11 +180,11 @@ class Sequential(Solver, abc.ABC):
                 return self.step(run, y_t, level)
 
             result = chain(self.transition, denoiser, shape, seeds, advance, origin)
-            mean = self.finish(run, result.mean)
-            y = mean if result.y is result.mean else self.finish(run, result.y)
+            mean = self.finish(run, result.y)
+            y = mean if result.noisy is result.y else self.finish(run, result.noisy)
         facts = run.facts | {"rejected": run.rejected.tolist()}
         facts |= {} if run.unsolved is None else {"unsolved": run.unsolved.tolist()}
-        return Result(y, mean, facts)
+        return Result(mean, y, facts)
 
 
 def misfit(
