@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from namm.cli.explain import CommandError
+from namm.cli.errors import CommandError
 from namm.cli.main import VERBS, main
 from test_cli_tools import (
     FILES,
@@ -160,7 +160,7 @@ def test_report_needs_a_folder(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[Path] = []
-    monkeypatch.setattr("namm.cli.runner.report", reported.append)
+    monkeypatch.setattr("namm.cli.report.report", reported.append)
 
     assert main(["report"]) == 2
     assert "namm report: the following arguments are required: folder" in capsys.readouterr().err

@@ -25,7 +25,8 @@ from torch import Tensor
 from constraints import Constraint, Finding, InputError, check, noise
 
 from ..training.io import atomic
-from .explain import CommandError, explain, load
+from .errors import CommandError
+from .explain import explain, load
 from .lightning import constructing, load_packages, load_plugins
 
 USAGE = "namm check CONSTRAINT [--constraint.OPTION VALUE ...] --data FILE [options]"

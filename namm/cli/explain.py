@@ -6,14 +6,13 @@ outline of every type of every union that did not match; `explain` picks the dee
 outline, which is where the mistake is.
 """
 
-__all__ = ["CommandError", "Interrupted", "explain", "nearest", "unreadable"]
+__all__ = ["explain", "unreadable"]
 
 import inspect
 import re
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from os.path import relpath
 from pathlib import Path
@@ -22,17 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-
-class CommandError(Exception):
-    r"""A command line or a configuration that asks for what there is not: exit code 2."""
-
-
-class Interrupted(Exception):
-    r"""A stop from outside, by Ctrl-C (exit code 130) or SIGTERM (143)."""
-
-    def __init__(self, message: str, code: int = 130) -> None:
-        super().__init__(message)
-        self.code = code
+from .errors import nearest
 
 
 class Problem(NamedTuple):
@@ -41,22 +30,6 @@ class Problem(NamedTuple):
     keys: list[str]
     classes: list[str]
     text: str
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    r"""Returns a line with the known names that are near, or nothing.
-
-    Arguments:
-        name: The name that is not known.
-        known: The names that are. Of dotted names the last part is compared.
-    """
-
-    def tail(word: str) -> str:
-        return word.removesuffix(".yaml").split(".")[-1].lower()
-
-    tails = {tail(candidate): candidate for candidate in known}
-    close = get_close_matches(tail(name), tails, n=3, cutoff=0.7)
-    return f"\n  did you mean: {', '.join(tails[tail] for tail in close)}?" if close else ""
 
 
 def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:

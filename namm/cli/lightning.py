@@ -47,7 +47,8 @@ from ..training.io import (
     run_folder,
     step,
 )
-from .explain import CommandError, Interrupted, explain, subclasses
+from .errors import CommandError, Interrupted
+from .explain import explain, subclasses
 
 # A class can be given by its short name, and is among those that an error suggests, once it is
 # imported. In a loop, because a statement would be an import up the ladder.
@@ -75,7 +76,7 @@ WARNINGS = (
 )
 
 
-class Parser(LightningArgumentParser):
+class ConfigParser(LightningArgumentParser):
     r"""Creates a parser that raises its errors, and takes no option by its beginning alone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +90,7 @@ class SaveConfig(SaveConfigCallback):
     r"""Creates the callback that keeps a run's configuration, in a form that every verb accepts:
     only `fit` writes it, and without what belongs to that one command."""
 
-    def __init__(self, parser: Parser, config: Namespace, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, parser: ConfigParser, config: Namespace, *args: Any, **kwargs: Any) -> None:
         config = config.clone()
         for key in ("ckpt_path", "weights_only", "force", "model.init_args.seed"):
             config.pop(key, None)
@@ -110,7 +111,7 @@ class CLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            parser_class=Parser,
+            parser_class=ConfigParser,
             parser_kwargs={"prog": "namm"},
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from .explain import CommandError, Interrupted, nearest
+from .errors import CommandError, Interrupted, nearest
 
 HELP = """\
 usage: namm VERB [options]

@@ -1,13 +1,15 @@
 r"""The parser of the verbs that are not Lightning's."""
 
-__all__ = ["Parser"]
+__all__ = ["VerbParser"]
 
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from .explain import CommandError
+from .errors import CommandError
 
 
-class Parser(ArgumentParser):
+class VerbParser(ArgumentParser):
+    r"""Creates a parser that raises what is wrong with a command."""
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{self.prog}: {message}.")

@@ -16,7 +16,7 @@ from ..evaluation.costs import Results, compute, cost, shipped, training
 from ..evaluation.plots import are_curves, draw_fields, residual_image
 from ..evaluation.results import half, markdown, with_half
 from ..training.checkpoint import build_part
-from .parser import Parser
+from .parser import VerbParser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
         argv: The options of the verb.
     """
     what = "Write the tables and the figure of finished stages."
-    parser = Parser(prog="namm report", description=what)
+    parser = VerbParser(prog="namm report", description=what)
     parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
     report(parser.parse_args(argv).folder)
 

@@ -44,8 +44,9 @@ from constraints import InputError
 from ..training.io import atomic
 from ..training.weights import find, is_record
 from . import lightning as cli
-from .explain import CommandError, Interrupted, nearest, unreadable
-from .parser import Parser
+from .errors import CommandError, Interrupted, nearest
+from .explain import unreadable
+from .parser import VerbParser
 from .report import report
 
 KEYS = ("verb", "configs", "args")
@@ -129,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> Namespace:
     r"""Returns the options of the verb."""
-    parser = Parser(prog="namm run", description="Run the stages of a problem in order.")
+    parser = VerbParser(prog="namm run", description="Run the stages of a problem in order.")
     parser.add_argument("problem", type=Path, help="the folder that holds run.yaml")
     parser.add_argument("--scale", help="a folder of overlays in it, for example demo")
     parser.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..evaluation.shipping import ship
 from ..training.weights import STAGES
-from .parser import Parser
+from .parser import VerbParser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -16,7 +16,9 @@ def main(argv: Sequence[str]) -> None:
     Arguments:
         argv: The options of the verb.
     """
-    parser = Parser(prog="namm ship", description="Write the weights of a run for others to load.")
+    parser = VerbParser(
+        prog="namm ship", description="Write the weights of a run for others to load."
+    )
     parser.add_argument("runs", type=Path, help="the folder of the runs, such as runs/burgers")
     parser.add_argument("folder", type=Path, help="where to, such as pretrained/burgers")
     parser.add_argument("--half", action="store_true", help="round to float16: half the size")
