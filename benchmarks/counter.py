@@ -1,8 +1,8 @@
 r"""How well does the counter of galaxies count, on its data and off them?
 
-    python benchmarks/counter.py [--counter FILE] [--out docs/results/counter]
-    python benchmarks/counter.py --samples FILE.h5 [--maps CKPT] [--n 8]
-    python benchmarks/counter.py --export runs/counter/counter/checkpoints/last.ckpt FILE
+    python -m benchmarks.counter [--counter FILE] [--out docs/results/counter]
+    python -m benchmarks.counter --samples FILE.h5 [--maps CKPT] [--n 8]
+    python -m benchmarks.counter --export runs/counter/counter/checkpoints/last.ckpt FILE
 
 The first counts in images of 2 to 14 galaxies on 64 x 64 points, clean and spoilt in several ways,
 none of which the training has seen; takes one galaxy out of an image, which should change the
@@ -15,7 +15,6 @@ it. The third turns a checkpoint into the file of weights that is shipped.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,14 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter, maximum_filter
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from constraints import Counter, InputError, load_counter, noise, save_counter
 from constraints.count import FILE
 from datamodules.galaxies import draw_background, draw_catalogue, render
 from datamodules.schema import open_fields
 from namm import Mirror, load_mirror
-from namm.cli.main import answered
 from namm.training.counting import calibration, table
+
+from .common.program import launch
 
 TRAINED = range(4, 13)
 NUMBERS = (2, 3, *TRAINED, 14)
@@ -281,4 +279,4 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    sys.exit(answered(main))
+    launch(main)

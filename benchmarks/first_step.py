@@ -5,7 +5,7 @@ unless they are flushed to zero, as the command line does. Trains the maps of th
 64x64 fields for a few steps through the command line, in a process of its own with flushing and
 without, and prints the ratio of the first step to the median of the later ones. From the root:
 
-    python benchmarks/first_step.py [steps]
+    python -m benchmarks.first_step [steps]
 """
 
 import json

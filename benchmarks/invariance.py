@@ -1,6 +1,6 @@
 r"""Does the answer for one measurement depend on the company it is solved in?
 
-    python benchmarks/invariance.py [configs/burgers --scale demo] [--fields 16]
+    python -m benchmarks.invariance [configs/burgers --scale demo] [--fields 16]
 
 solves measurements of test fields with every solver on the trained networks of a run, in data
 space and in mirror space: all together, one of them alone, all together again, and shared by two
@@ -10,20 +10,18 @@ in float32 and, to tell rounding from the rest, in float64. Chains are shortened
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.solvers import SOLVERS, SPACES, Tuner, planned, recipe
-from namm.cli.main import answered
 from namm.cli.runner import Stage
 from namm.evaluation.results import markdown
 from namm.training.checkpoint import build_part
+
+from .common.program import launch
+from .solvers import SOLVERS, SPACES, Tuner, planned, recipe
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -120,4 +118,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    sys.exit(answered(main))
+    launch(main)

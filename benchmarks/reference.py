@@ -1,14 +1,14 @@
 r"""The assimilation of reference fields beside the figures that the authors of the method publish.
 
     namm run configs/burgers-reference
-    python benchmarks/reference.py runs/burgers-reference [--out docs/results/burgers-reference]
+    python -m benchmarks.reference runs/burgers-reference [--out docs/results/burgers-reference]
 
 writes `report.md` and `results.json`: the tables of the run, the same distances beside the
 published ones, and the commands that made them. Those of others come without intervals, and from
 networks of their own. On Burgers the field is theirs too, on the Kolmogorov flow it is not.
 
     namm run configs/burgers-reference --scale quick --to report_first
-    python benchmarks/reference.py runs/burgers-reference-quick --whole FOLDER
+    python -m benchmarks.reference runs/burgers-reference-quick --whole FOLDER
 
 also holds a run of fewer samples against the whole one, whose tables are in the folder.
 """
@@ -16,14 +16,14 @@ also holds a run of fewer samples against the whole one, whose tables are in the
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
-from namm.cli.main import answered
 from namm.cli.report import report
 from namm.evaluation.results import half, markdown, with_half
 from namm.training.io import atomic
+
+from .common.program import launch
 
 # mean distances of 32 samples, at the end that keeps the noise of the last step, by the task that
 # stands beside them
@@ -162,4 +162,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(answered(main))
+    launch(main)

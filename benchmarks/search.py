@@ -5,9 +5,9 @@ Each candidate trains for the same number of seconds of processor time on one th
 learning rate that falls on a cosine of that time, and is scored on held-out fields. Smaller
 networks take more steps; the question is who is ahead when the time is over.
 
-    python benchmarks/search.py maps --seconds 150
-    python benchmarks/search.py denoisers --seconds 150
-    python benchmarks/search.py reach --seconds 120
+    python -m benchmarks.search maps --seconds 150
+    python -m benchmarks.search denoisers --seconds 150
+    python -m benchmarks.search reach --seconds 120
 
 The last asks how far the blocks of the inverse map should see, on the periodic and the brightness
 problem. Each candidate is also scored on noise of the same std that is smooth, as the errors of a
@@ -17,7 +17,6 @@ diffusion model are: neighbouring points cannot tell it from the field.
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,10 +29,11 @@ from constraints import Constraint
 from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
-from namm.cli.main import answered
 from namm.cli.runner import plan
 from namm.evaluation.results import markdown
 from namm.training.checkpoint import build_part
+
+from .common.program import launch
 
 MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
     "g 8x1, f patch 4, 96x6, detail 24x2": lambda: (
@@ -261,7 +261,7 @@ def main() -> None:
         keys = list(rows[0])
         lines = [keys, ["---"] * len(keys)]
         lines += [[v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in rows]
-        command = f"python benchmarks/search.py {options.what} --seconds {options.seconds:g}"
+        command = f"python -m benchmarks.search {options.what} --seconds {options.seconds:g}"
         text = markdown(lines)
         note = f"`{command}`, seed {options.seed}, one thread; 128 held-out fields."
         (options.out / f"{options.what}.md").write_text(f"{note}\n\n{text}\n")
@@ -271,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(answered(main))
+    launch(main)

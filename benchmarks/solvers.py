@@ -1,7 +1,7 @@
 r"""Every solver on the same trained networks, in data space and in mirror space.
 
     namm run configs/burgers --scale demo --to dm
-    python benchmarks/solvers.py [configs/burgers --scale demo] [--only DPS Trust] [--spaces data]
+    python -m benchmarks.solvers [configs/burgers --scale demo] [--only DPS Trust] [--spaces data]
 
 takes the networks of a run, or the shipped ones with --pretrained, and for each solver and each
 space makes two rows: with the published step size, and with one tuned on fields of the validation
@@ -14,7 +14,6 @@ fewer, 20 of the pseudo-inverse ones, and 1000 in a row on request.
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,10 +27,11 @@ from constraints import Constraint, derive_seed
 from datamodules import FieldData, FieldDataset
 from inverse import Pullback
 from namm.cli import lightning as cli
-from namm.cli.main import answered
 from namm.cli.report import report
 from namm.cli.runner import Stage, plan, run_once
 from namm.training.checkpoint import build_part
+
+from .common.program import launch
 
 SPACES = {"data": "inverse/dps", "mirror": "inverse/mirror_dps"}  # and the stages they take
 
@@ -284,4 +284,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    sys.exit(answered(main))
+    launch(main)

@@ -6,14 +6,13 @@ NAMM step is that of the method as it is written: two passes of f, a gradient of
 automatic differentiation, paddings by `torch.nn.functional.pad`, contiguous weights. Its losses
 must be ours.
 
-    python benchmarks/speed.py --threads 2
+    python -m benchmarks.speed --threads 2
 """
 
 import argparse
 import copy
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,10 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import namm.padding
-from benchmarks.search import training_data, unet
 from constraints import Burgers
 from inverse import DPS, Pullback, Select
 from mdm import DDIM, MDM, DiffusersDenoiser
@@ -41,8 +37,10 @@ from namm import (
     ResNet,
     mirror_losses,
 )
-from namm.cli.main import answered
 from namm.evaluation.results import markdown
+
+from .common.program import launch
+from .search import training_data, unet
 
 SHAPE = (1, 64, 64)
 
@@ -260,7 +258,7 @@ def main() -> None:
 
 def write(options: argparse.Namespace, table: Table, facts: dict[str, Any]) -> None:
     r"""Writes the table and what follows from it, in words and as numbers."""
-    command = f"python benchmarks/speed.py --threads {options.threads} --repeats {options.repeats}"
+    command = f"python -m benchmarks.speed --threads {options.threads} --repeats {options.repeats}"
     keys = list(table.rows[0])
     lines = [keys, ["---"] * len(keys)]
     lines += [
@@ -291,4 +289,4 @@ takes {shares} of a step."""
 
 
 if __name__ == "__main__":
-    sys.exit(answered(main))
+    launch(main)

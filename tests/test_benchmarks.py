@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import spiral, spiral_tasks
-from benchmarks.exact_problems import TASKS, Outside, Remembered, prior, problem, sliced_w2
-from benchmarks.posteriors import QUICK, by_batch, main
-from benchmarks.posteriors_methods import METHODS, alike
+import benchmarks.spiral.__main__ as program
+from benchmarks.common.sampling import by_batch
+from benchmarks.posteriors.__main__ import main
+from benchmarks.posteriors.measure import QUICK
+from benchmarks.posteriors.methods import METHODS, alike
+from benchmarks.posteriors.problems import TASKS, Outside, Remembered, prior, problem, sliced_w2
+from benchmarks.spiral import bench as spiral
+from benchmarks.spiral import tasks as spiral_tasks
 from constraints import Spiral
 from inverse import ConstantBudget, StochasticLinearBudget, Trust
 from mdm import DDIM, MixtureDenoiser, VPSchedule
@@ -103,7 +107,7 @@ def test_spiral_runs_on_any_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delitem(spiral.TASKS, name)
     plan = spiral.Plan(steps=6, n=12, seeds=2, settings=2, tune=6, ablation=6)
     results, shown = spiral.benchmark(points(), plan, Spiral())
-    spiral.write(results, shown, Spiral(), tmp_path)
+    program.write(results, shown, Spiral(), tmp_path)
 
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     table = {(r["protocol"], r["task"], r["method"], r["metric"]): r for r in rows}
@@ -157,5 +161,5 @@ def test_spiral_says_how_its_prior_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        spiral.main(["--checkpoint", str(tmp_path / "none.ckpt"), "--out", str(tmp_path)])
+        program.main(["--checkpoint", str(tmp_path / "none.ckpt"), "--out", str(tmp_path)])
     assert "namm run configs/spiral --to diffusion" in capsys.readouterr().err

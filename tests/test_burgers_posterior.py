@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import burgers_posterior
-from benchmarks.burgers_posterior import QUICK, configuration
-from benchmarks.burgers_posterior_report import central, compare, energy, ranks
-from benchmarks.burgers_posterior_task import Assimilation, Gaussian, calibrate
-from benchmarks.laplace import (
+import benchmarks.assimilation.__main__ as burgers_posterior
+from benchmarks.assimilation.__main__ import QUICK, configuration
+from benchmarks.assimilation.laplace import (
     Chains,
     Laplace,
     Target,
@@ -23,6 +21,8 @@ from benchmarks.laplace import (
     sample,
     split_rhat,
 )
+from benchmarks.assimilation.problem import Assimilation, Gaussian, calibrate
+from benchmarks.assimilation.report import central, compare, energy, ranks
 from constraints import InputError, derive_seed
 
 STD = 0.3

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import ablations, compute, sweep
-from benchmarks.sweep import Chain, chain_stages, summary, table
+from benchmarks.sweep import ablations, chains, compute
+from benchmarks.sweep.chains import Chain, chain_stages, summary, table
 from constraints import InputError
 from namm.cli.runner import Stage, entries, flat, plan
 from test_chain import write_tiny
@@ -131,7 +131,7 @@ def test_configured_chain_is_the_same_in_both_sweeps(
     planned: list[Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(monkeypatch)
-    options = sweep.parse("Sweep.", "sweep")
+    options = chains.parse("Sweep.", "sweep")
     ours, theirs = (
         {stage.name: stage for stage in chain_stages(chain, planned, options.runs)}
         for chain in (compute.chains(options)[2], ablations.chains([0, 1], 1.0, planned)[0])

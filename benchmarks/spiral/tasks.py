@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.posteriors_methods import Unguided
 from constraints import Polynomial, Spiral
 from inverse import (
     DPS,
@@ -25,6 +24,8 @@ from inverse import (
     stochastic_round,
 )
 from mdm import DDIM, Level, Schedule, Transition
+
+from ..posteriors.methods import Unguided
 
 NEAR = 0.05  # of both, in the plane: a sample that is as asked for
 ABLATION = ("constraint", "distance", "score", "percent_hit", "inner", "accepted", "needed_calls")

@@ -1,4 +1,4 @@
-r"""The reference posterior of `burgers_posterior.py`: its prior, its samples, and how well it
+r"""The reference posterior of Burgers fields: its prior, its samples, and how well it
 holds fields.
 
 The first frame u is unknown, and all that follow are :math:`u_{k + 1} = S(u_k)` by the step of the
@@ -14,8 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.burgers_posterior_report import central, ranks
-from benchmarks.laplace import (
+from constraints import Burgers, InputError, derive_seed, generator
+from datamodules import BurgersData
+from inverse import Select
+from namm.training.checkpoint import build_part
+
+from ..common.numbers import interval, tidy
+from .laplace import (
     Target,
     effective_size,
     gauss_newton,
@@ -23,11 +28,7 @@ from benchmarks.laplace import (
     sample,
     split_rhat,
 )
-from benchmarks.posteriors import interval, tidy
-from constraints import Burgers, InputError, derive_seed, generator
-from datamodules import BurgersData
-from inverse import Select
-from namm.training.checkpoint import build_part
+from .report import central, ranks
 
 Row = dict[str, Any]
 

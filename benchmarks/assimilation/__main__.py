@@ -5,7 +5,7 @@ of training fields. Its posterior is sampled through the differentiable solver, 
 and by importance (`laplace.py`). Solvers on trained networks are held against it where checkpoints
 are given, and the reference against the truth always. From the root:
 
-    python benchmarks/burgers_posterior.py [--problem configs/burgers] [--scale NAME] [--quick]
+    python -m benchmarks.assimilation [--problem configs/burgers] [--scale NAME] [--quick]
         [--dm CKPT] [--mdm CKPT --maps CKPT] [--solvers DPS CG-DPS PiGDM C-PiGDM DSG Trust]
         [--fields N] [--samples N] [--steps N] [--add DIR ...] [--out DIR]
 
@@ -27,29 +27,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from constraints import InputError, derive_seed
+from inverse import Pullback
+from mdm import load_denoiser
+from namm import load_mirror
+from namm.cli import lightning as cli
+from namm.training.checkpoint import build_part
 
-from benchmarks.burgers_posterior_report import (
-    METRICS,
-    compare,
-    draw,
-    summarise,
-)
-from benchmarks.burgers_posterior_task import (
+from ..common.files import write_json
+from ..common.numbers import interval, tidy
+from ..common.program import launch
+from .problem import (
     Assimilation,
     Plan,
     calibrate,
     reference,
     shape_of_prior,
 )
-from benchmarks.posteriors import interval, tidy
-from constraints import InputError, derive_seed
-from inverse import Pullback
-from mdm import load_denoiser
-from namm import load_mirror
-from namm.cli import lightning as cli
-from namm.cli.main import answered
-from namm.training.checkpoint import build_part
+from .report import (
+    METRICS,
+    compare,
+    draw,
+    summarise,
+)
 
 OUT = Path("docs/results/burgers-posterior")
 SOLVERS = {  # and the overlays that choose them
@@ -233,22 +233,15 @@ def main(argv: list[str] | None = None) -> None:
     if (args.mdm is None) != (args.maps is None):
         parser.error("--mdm and --maps belong together: give both, or neither.")
     given = sys.argv[1:] if argv is None else argv
-    args.command = shlex.join(["python", "benchmarks/burgers_posterior.py", *given])
+    args.command = shlex.join(["python", "-m", "benchmarks.assimilation", *given])
     plan = QUICK if args.quick else Plan()
     asked = {k: getattr(args, k) for k in ("fields", "samples") if getattr(args, k)}
     results = benchmark(args, replace(plan, **asked))
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = ["{"]
-    for key, value in results.items():
-        body = json.dumps(value)
-        if key in ("rows", "calibration", "chains"):
-            body = "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
-        text.append(f'"{key}": {body}' + ("" if key == "rows" else ","))
-    (args.out / "results.json").write_text("\n".join([*text, "}"]) + "\n")
+    write_json(results, args.out / "results.json", ("rows", "calibration", "chains"))
     (args.out / "results.md").write_text(summarise(results))
     draw(results, args.out / "posterior.png")
 
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    sys.exit(answered(main))
+    launch(main)

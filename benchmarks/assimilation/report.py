@@ -1,5 +1,5 @@
 r"""How far the samples of a solver are from a posterior, and the table and the figure of
-`burgers_posterior.py`."""
+`python -m benchmarks.assimilation`."""
 
 __all__ = ["central", "compare", "draw", "energy", "ranks", "summarise"]
 

@@ -1,6 +1,6 @@
 r"""The distance of samples by the operations of training, with maps and without.
 
-    python benchmarks/compute.py [configs/burgers --scale demo] [--out docs/results/compute]
+    python -m benchmarks.sweep.compute [configs/burgers --scale demo] [--out docs/results/compute]
 
 trains maps, mirror diffusion model and fine-tuned maps with half, once and twice the configured
 steps, and at each of them the plain diffusion model with the counted operations of the three
@@ -8,19 +8,16 @@ together, all from two seeds; and scores the samples of each. Those of the plain
 by f(g(.)), ask what the mirror space adds over maps that are used as a restorer.
 """
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.sweep import Chain, Rows, parse, run_chains, summary, write
-from namm.cli.main import answered
 from namm.cli.runner import plan
 from namm.evaluation.results import half
+
+from ..common.program import launch
+from .chains import Chain, Rows, parse, run_chains, summary, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,4 +102,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    sys.exit(answered(main))
+    launch(main)

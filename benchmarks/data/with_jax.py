@@ -1,4 +1,4 @@
-r"""The part of `benchmarks/data.py` that runs jax-cfd, in an environment of its own.
+r"""The part of `benchmarks.data` that runs jax-cfd, in an environment of its own.
 
 Reads lines `BATCH FRAMES FILE` from the standard input, advances the first states of `start.npy`
 in the folder given, and answers each with the seconds it took, compilation excluded. Where a file
@@ -15,15 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# which jax-cfd calls by the name it had once
-jax.tree_map = jax.tree_util.tree_map
-
-from jax_cfd.base import boundaries, equations, forcings, funcutils, grids  # noqa: E402
-
 SUBSTEPS, DT = 20, 0.01
 
 
 def main() -> None:
+    # jax-cfd calls it by the name it had once
+    jax.tree_map = jax.tree_util.tree_map
+    from jax_cfd.base import boundaries, equations, forcings, funcutils, grids
+
     folder = Path(sys.argv[1])
     start = np.load(folder / "start.npy")
     points = start.shape[-1]

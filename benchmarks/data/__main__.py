@@ -1,6 +1,6 @@
 r"""How fast are fields simulated, and how well do they satisfy their constraints?
 
-    python benchmarks/data.py [--jax-python PATH] [--parts burgers speed fields] [--threads 1 2]
+    python -m benchmarks.data [--jax-python PATH] [--parts burgers speed fields] [--threads 1 2]
 
 measures three things: 10,000 fields of Burgers, simulated, and in a file; trajectories of the
 Kolmogorov flow in a second, beside jax-cfd if a Python that has `jax` and `jax-cfd` is given, from
@@ -15,7 +15,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,8 +25,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 import numpy as np
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from constraints import Burgers, Divergence, NavierStokes, Sum
 from datamodules import BurgersData, KolmogorovData
@@ -50,7 +47,7 @@ class JaxCfd:
 
     def __init__(self, python: str, start: Tensor, folder: Path) -> None:
         np.save(folder / "start.npy", start.numpy())
-        script = Path(__file__).with_name("data_jax.py")
+        script = Path(__file__).with_name("with_jax.py")
         self.folder = folder
         self.process = subprocess.Popen(
             [python, str(script), str(folder)],
@@ -193,7 +190,7 @@ def summarise(results: dict[str, Any]) -> str:
     r"""Returns the results as Markdown, made from the contents of `results.json`."""
     out = [
         "# Data: speed and distances",
-        "Made by `python benchmarks/data.py`, all of it from `results.json`.",
+        "Made by `python -m benchmarks.data`, all of it from `results.json`.",
     ]
     if burgers := results.get("burgers"):
         rows = [

@@ -1,38 +1,29 @@
-r"""The published example of trust sampling: points of a spiral, on a line, a curve, or in a disc.
+r"""Tunes solvers on the spiral's constraints, and measures them and the variants of Trust."""
 
-DPS, DSG, LGD-MC and Trust take a trained prior to four constraints, at equal steps, as published,
-and at equal calls of the denoiser; all are tuned with the same effort. Then Trust alone, with its
-budget rounded rightly and as in the published code, and with bounds of many kinds. Writes the
-numbers, tables that say what they show, and a figure. From the root:
+__all__ = ["QUICK", "Bench", "Plan", "benchmark"]
 
-    namm run configs/spiral --to diffusion
-    python benchmarks/spiral.py [--checkpoint CKPT] [--out DIR] [--quick] [--jobs N]
-"""
-
-import argparse
-import hashlib
-import json
 import math
 import multiprocessing
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from constraints import Spiral, derive_seed, generator
+from inverse import ConstantBudget, Residual, Sequential, Trust
+from mdm import DDIM, Denoiser
+from namm import CountFlops
 
-from benchmarks.posteriors import by_batch, interval, tidy
-from benchmarks.spiral_report import draw, summarise
-from benchmarks.spiral_tasks import (
+from ..common.numbers import interval, tidy
+from ..common.sampling import by_batch
+from .tasks import (
     ABLATION,
     INNER,
     METHODS,
@@ -46,19 +37,7 @@ from benchmarks.spiral_tasks import (
     expected,
     slope,
 )
-from constraints import Spiral, derive_seed, generator
-from inverse import (
-    ConstantBudget,
-    Residual,
-    Sequential,
-    Trust,
-)
-from mdm import DDIM, Denoiser, load_denoiser
-from namm.cli.main import answered
-from namm.training.operations import CountFlops
 
-CHECKPOINT = Path("runs/spiral/diffusion/checkpoints/last.ckpt")
-OUT = Path("docs/results/spiral")
 SHAPE = (2, 1, 1)
 LOST = 4.0  # radii of the spiral from its middle: a sample that has run away
 
@@ -391,57 +370,3 @@ NOTES = [
     "needed_calls: calls of a sample by itself; a batch goes on as long as any of its samples",
     "tried: value, constraint, distance, score",
 ]
-
-
-def write(results: dict[str, Any], shown: Any, spiral: Spiral, out: Path) -> None:
-    r"""Writes the numbers, the report and the figure."""
-    out.mkdir(parents=True, exist_ok=True)
-    text = ["{"]
-    for key, value in results.items():
-        body = json.dumps(value, separators=(",", ":"))
-        if key in ("tuned", "rows"):
-            body = "[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in value) + "\n]"
-        text.append(f'"{key}": {body}' + ("" if key == "rows" else ","))
-    (out / "results.json").write_text("\n".join([*text, "}"]) + "\n")
-    (out / "results.md").write_text(summarise(results))
-    draw(shown, spiral, out / "spiral.png")
-
-
-def trained(checkpoint: Path, denoiser: Denoiser) -> dict[str, Any]:
-    r"""Returns which checkpoint the prior is from, and how it was trained, as far as known."""
-    facts = {
-        "checkpoint": str(checkpoint),
-        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "provenance": getattr(denoiser, "provenance", {}),
-    }
-    finished = checkpoint.parent.parent / "finished.json"
-    if finished.is_file():
-        known = json.loads(finished.read_text())
-        facts |= {key: known[key] for key in ("command", "seconds") if key in known}
-    return facts
-
-
-def main(argv: list[str] | None = None) -> None:
-    r"""Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="of the trained prior")
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
-    parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
-    parser.add_argument("--jobs", type=int, default=1, help="the number of processes")
-    args = parser.parse_args(argv)
-    if not args.checkpoint.is_file():
-        parser.exit(
-            2,
-            f"There is no checkpoint {args.checkpoint}: train the prior with `namm run "
-            "configs/spiral --to diffusion`, or name another one with --checkpoint.\n",
-        )
-    denoiser = load_denoiser(str(args.checkpoint))
-    shape = denoiser.provenance["constraint"]  # type: ignore[index,union-attr]
-    spiral = Spiral(shape["turns"], shape["scale"])
-    results, shown = benchmark(denoiser, QUICK if args.quick else Plan(), spiral, args.jobs)
-    results = {"prior": trained(args.checkpoint, denoiser), **results}
-    write(results, shown, spiral, args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(answered(main))

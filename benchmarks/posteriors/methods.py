@@ -1,4 +1,4 @@
-r"""The solvers that `posteriors.py` compares, and the settings that each is tuned over."""
+r"""The solvers that the benchmark compares, and the settings that each is tuned over."""
 
 __all__ = ["METHODS", "Method", "Unguided", "alike"]
 

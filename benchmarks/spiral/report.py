@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.spiral_tasks import LABELS, METHODS, METRICS, NEAR, TASKS, bounds, slope
 from constraints import Spiral
+
+from .tasks import LABELS, METHODS, METRICS, NEAR, TASKS, bounds, slope
 
 Table = dict[tuple[str, str, str, str], dict[str, Any]]
 
@@ -24,7 +25,7 @@ def summarise(results: dict[str, Any]) -> str:
     out = [
         "# Trust sampling on the spiral",
         "",
-        "Made by `python benchmarks/spiral.py`; every number and every word below that depends on "
+        "Made by `python -m benchmarks.spiral`; every number and every word below that depends on "
         "one is made from `results.json`. The prior is a small network trained on two turns of a "
         "spiral (`namm run configs/spiral --to diffusion`). The constraint alone guides: the "
         "measurement is the value of a polynomial, to be 0, with a std of 1.",

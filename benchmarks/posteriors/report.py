@@ -1,4 +1,4 @@
-r"""The tables and the figure of `posteriors.py`, all made from its numbers."""
+r"""The tables and the figure of the benchmark, all made from its numbers."""
 
 __all__ = ["draw", "summarise"]
 
@@ -41,7 +41,7 @@ def summarise(results: dict[str, Any]) -> str:
     out = [
         "# How close the solvers come to posteriors that are known",
         "",
-        "Made by `python benchmarks/posteriors.py`; every word below that depends on a number is "
+        "Made by `python -m benchmarks.posteriors`; every word below that depends on a number is "
         "made from `results.json`. The priors have exact denoisers, so that what is measured is "
         "the solver alone; nothing here says how a solver stands the errors of a network.",
         "",

@@ -1,60 +1,27 @@
-r"""How close do the solvers come to posteriors that are known exactly?
+r"""Tunes solvers on problems whose posterior is known, and measures how close they come."""
 
-Every solver, on the problems of `exact_problems.py`, at equal calls of the denoiser. All are tuned
-with the same number of settings, per problem and number of calls, for the sliced Wasserstein
-distance, on other measurements, seeds and reference samples than those of the evaluation. Writes
-the numbers, a table that says who wins where, and a figure. From the root:
+__all__ = ["QUICK", "Plan", "measure", "solve", "tune"]
 
-    python benchmarks/posteriors.py [--quick] [--out DIR] [--seeds N] [--jobs N]
-"""
-
-import argparse
-import json
 import math
-import multiprocessing
-import platform
 import statistics
-import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from scipy import stats
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.exact_problems import (
-    TASKS,
-    Problem,
-    prior,
-    problem,
-    scores,
-    sliced_w2,
-)
-from benchmarks.posteriors_methods import METHODS, Method, alike
-from benchmarks.posteriors_report import draw, summarise
-from constraints import derive_seed, generator
+from constraints import derive_seed
 from inverse import Cost, Sequential, Trust
 from mdm import DDIM
-from namm.cli.main import answered
 
-MAIN = ("sw2", "violation")
-OUT = Path("docs/results/posteriors")
-NOTES = [
-    "further: the other metrics, as value and sd, with the costs of the rows",
-    "value: mean over seeds; sd: over seeds; ci95: Student's t over seeds",
-    "calls, vjps, seconds: per sample; a batch shares a call; flops: not counted",
-    "seconds: of the batch, divided by its samples, with noise drawn for all samples at once",
-    "PiGDM integrated: only with noise in the measurement, else its integral diverges at time 0",
-    "Trust bound: the 2 calls per step of the estimate of the bound are made once and left out",
-    "seed: all seeds are keyed by name and number, see benchmarks/posteriors.py",
-]
+from ..common.numbers import interval, tidy
+from ..common.sampling import by_batch
+from .methods import METHODS, Method, alike
+from .problems import TASKS, Problem, prior, problem, scores, sliced_w2
 
 
 @dataclass(frozen=True)
@@ -83,15 +50,6 @@ class Plan:
 
 
 QUICK = Plan((2,), (2,), (5, 10), 4, 16, 32, 128, 2)
-
-
-def by_batch(keys: Iterable[Sequence[Any]], shape: Sequence[int], like: Tensor) -> Tensor:
-    r"""Draws like `constraints.noise`, but from one generator for all samples, which is several
-    times faster here. A list of seeds that repeats gets the same noise again."""
-    keys = list(keys)
-    distinct = len({key[0] for key in keys})
-    fields = torch.randn((distinct, *shape), generator=generator("batch", *keys[0]))
-    return fields.repeat(len(keys) // distinct, *[1] * len(shape)).to(like)
 
 
 def solve(
@@ -166,19 +124,6 @@ def rows_of(
     return rows
 
 
-def interval(each: list[float]) -> dict[str, Any]:
-    r"""Returns the mean, its 95 % interval of Student's t, and the std of a few numbers."""
-    mean, sd = statistics.mean(each), statistics.stdev(each)
-    half = float(stats.t.ppf(0.975, len(each) - 1)) * sd / math.sqrt(len(each))
-    ends = [tidy(mean - half), tidy(mean + half)]
-    return {"value": tidy(mean), "ci95": ends, "sd": tidy(sd)}
-
-
-def tidy(x: float) -> float:
-    r"""Returns a number with four digits."""
-    return float(f"{x:.4g}")
-
-
 @cache
 def steps_of(name: str, calls: int) -> int:
     r"""Returns the steps of a method that so many calls pay for."""
@@ -238,62 +183,3 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> dict[str, Any]:
 
 def _tidy(setting: dict[str, Any]) -> dict[str, Any]:
     return {k: tidy(v) if isinstance(v, float) else v for k, v in setting.items()}
-
-
-def main(argv: list[str] | None = None) -> None:
-    r"""Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
-    parser.add_argument("--seeds", type=int, help="the number of seeds, at least 2")
-    parser.add_argument("--jobs", type=int, default=1, help="the number of processes")
-    args = parser.parse_args(argv)
-    plan = QUICK if args.quick else Plan()
-    plan = replace(plan, seeds=args.seeds) if args.seeds else plan
-    start = time.perf_counter()
-    kinds = ["mixture"] if args.quick else ["gaussian", "mixture"]
-    todo = [
-        (kind, d, task, plan)
-        for d in plan.dims[::-1]
-        for kind in kinds
-        for task in TASKS
-        if task != "exact" or d in plan.exact
-    ]
-    if args.jobs > 1:
-        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-            parts = pool.starmap(measure, todo, chunksize=1)
-    else:
-        parts = [measure(*one) for one in todo]
-    parts = parts[::-1]  # the small ones first
-    rows = [row for part in parts for row in part["rows"]]
-    further: dict[str, Any] = {}
-    for row in rows:  # only values and their spread, or the file would be several times as large
-        if row["metric"] not in MAIN:
-            of = further.setdefault(row["task"], {}).setdefault(row["method"], {})
-            of.setdefault(row["protocol"], {})[row["metric"]] = [row["value"], row["sd"]]
-    results = {
-        "config": {**vars(plan), "tasks": TASKS, "methods": list(METHODS)},
-        "notes": NOTES,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "jobs": args.jobs,
-        "minutes": round((time.perf_counter() - start) / 60, 1),
-        "core_minutes": round(sum(part["seconds"] for part in parts) / 60, 1),
-        "tuned": [row for part in parts for row in part["tuned"]],
-        "further": further,
-        "rows": [row for row in rows if row["metric"] in MAIN],
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = ["{"]
-    for key, value in results.items():
-        body = json.dumps(value, separators=(",", ":"))
-        if key in ("tuned", "rows"):
-            lines = [json.dumps(row, separators=(",", ":")) for row in value]
-            body = "[\n" + ",\n".join(lines) + "\n]"
-        text.append(f'"{key}": {body}' + ("" if key == "rows" else ","))
-    (args.out / "results.json").write_text("\n".join([*text, "}"]) + "\n")
-    (args.out / "results.md").write_text(summarise(results))
-    draw(results, args.out / "quality.png")
-
-
-if __name__ == "__main__":
-    sys.exit(answered(main))

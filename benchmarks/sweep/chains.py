@@ -71,7 +71,7 @@ def parse(doc: str, name: str) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=float, default=1.0, help="the share of the configured steps, for a trial"
     )
-    return parser.parse_args()
+    return parser.parse_args(namespace=argparse.Namespace(name=name))
 
 
 def chain_stages(chain: Chain, planned: Sequence[Stage], runs: Path) -> Iterator[Stage]:
@@ -199,7 +199,7 @@ def write(options: argparse.Namespace, chains: Sequence[Chain], rows: Rows, note
         rows: Their rows.
         note: What the settings are, in a sentence or two above the table.
     """
-    command = f"python {join(sys.argv)}"
+    command = f"python -m benchmarks.sweep.{options.name} {join(sys.argv[1:])}".rstrip()
     content = {
         "command": command,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()},

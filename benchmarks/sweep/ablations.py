@@ -1,24 +1,21 @@
 r"""What each choice of the method is worth: one is changed at a time, and all is trained again.
 
-    python benchmarks/ablations.py [configs/burgers --scale demo] [--out docs/results/ablations]
+    python -m benchmarks.sweep.ablations [configs/burgers --scale demo] [--seeds 0 1]
 
 trains maps, mirror diffusion model and fine-tuned maps for each change, from two seeds, and scores
 the samples before and after fine-tuning. The chain without a change is the one of the same name
-that `benchmarks/compute.py` trains, and not trained twice.
+that `benchmarks.sweep.compute` trains, and not trained twice.
 """
 
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.sweep import Chain, parse, run_chains, write
-from namm.cli.main import answered
 from namm.cli.runner import Stage, plan
+
+from ..common.program import launch
+from .chains import Chain, parse, run_chains, write
 
 STAGES = ("namm", "mdm", "samples", "finetune", "generation/mdm", "generation/mdm_finetuned")
 MAPS = ("namm", "finetune")  # the stages that train maps
@@ -89,4 +86,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)
-    sys.exit(answered(main))
+    launch(main)

@@ -1,0 +1,1 @@
+r"""Programs that measure the packages: `python -m benchmarks.NAME` from the root of a clone."""

@@ -1,0 +1,1 @@
+r"""Solvers against the posterior of Burgers fields: `python -m benchmarks.assimilation`."""

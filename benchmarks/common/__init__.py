@@ -1,0 +1,1 @@
+r"""Numbers, tables and starts that all benchmarks share."""

@@ -1,0 +1,1 @@
+r"""Solvers against posteriors that are known exactly: `python -m benchmarks.posteriors`."""

@@ -1,0 +1,1 @@
+r"""Trust sampling on points of a spiral: `python -m benchmarks.spiral`."""

@@ -1,0 +1,1 @@
+r"""Sweeps over trainings: `python -m benchmarks.sweep.compute` and `.ablations`."""
