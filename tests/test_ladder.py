@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
 BELOW = {
     "constraints": set(),
     "datamodules": {"constraints"},

@@ -13,8 +13,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
 PACKAGES = {"namm", "mdm", "constraints", "datamodules", "inverse"}
+
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
 DIST_INFO = f"{PROJECT['name']}-{PROJECT['version']}.dist-info"
 
 

@@ -15,9 +15,11 @@ from hatchling.build import build_wheel
 from constraints import noise
 from namm.cli import lightning as cli
 from namm.cli.main import main
-from test_cli_tools import TRAINER, checkpoint, edited, write
+from tests.commands import TRAINER, checkpoint, edited, write
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plugin"
+
+
 TINY = {
     "data": [
         "--data.sizes={train: 8, val: 4, test: 8}",
@@ -109,8 +111,6 @@ CHECK = ["check", "Burgers", "--shape=[1,6,4]", "--fields=2"]  # which needs no 
 
 
 # the example
-
-
 def test_constraint_of_the_example_is_short() -> None:
     source = (EXAMPLE / "conserved_energy" / "constraint.py").read_text("utf-8")
     lines = set()
@@ -183,8 +183,6 @@ def test_misspelt_example_is_suggested(
 
 
 # broken ones
-
-
 BROKEN = {
     # name: (the entry point, the module, what is said)
     "import": ("broken:Tilted", "import nowhere\n", "No module named 'nowhere'"),

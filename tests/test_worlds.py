@@ -36,9 +36,11 @@ from datamodules import (
     SpiralData,
 )
 from namm.cli.main import main
-from test_chain import CONFIGS, ROW, TINY
+from tests.chains import CONFIGS, ROW, TINY
 
 ROOT = CONFIGS.parent
+
+
 OPTIONS: dict[str, Any] = {"file": "unused.h5", "sizes": {}}
 
 
@@ -107,8 +109,6 @@ def test_a_thousand_fields_satisfy_their_constraint(name: str) -> None:
 
 
 # the chain of each problem at a scale of seconds
-
-
 def tiny(problem: str) -> dict[str, Any]:
     """The overlays of Burgers, with the data and the operators of another problem."""
 

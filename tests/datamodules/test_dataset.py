@@ -1,0 +1,68 @@
+"""Rows of a file as samples: lazily or in memory, and paired with mirror samples."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from constraints import InputError
+from datamodules import FieldDataset, write_fields
+from tests.datamodules.sources import plain, write
+
+
+# reading
+def test_lazy_is_in_memory(tmp_path: Path) -> None:
+    write_fields(tmp_path / "a.h5", {"train": torch.randn(9, 2, 3, 4)}, {}, {})
+    lazy = FieldDataset(tmp_path / "a.h5", "train", in_memory=False)
+    memory = FieldDataset(tmp_path / "a.h5", "train")
+
+    assert len(lazy) == len(memory) == 9 and lazy.shape == memory.shape == (2, 3, 4)
+    for a, b in zip(
+        lazy.__getitems__([7, 0, 7, 3]), memory.__getitems__([7, 0, 7, 3]), strict=True
+    ):
+        assert a["index"] == b["index"] and torch.equal(a["x"], b["x"])
+    assert torch.equal(lazy[5]["x"], memory[5]["x"])
+
+
+@pytest.mark.parametrize(
+    ("context", "in_memory"), [("fork", True), ("fork", False), ("spawn", False)]
+)
+def test_workers_read_the_same(tmp_path: Path, context: str, in_memory: bool) -> None:
+    fields = FieldDataset(write(tmp_path / "a.h5", train=6), "train", in_memory)
+    assert fields[4]["x"][0, 0] == 4  # the file is open here when workers start
+    loader = DataLoader(
+        dataset=fields, batch_size=2, num_workers=1, multiprocessing_context=context
+    )
+
+    x = torch.cat([batch["x"] for batch in loader])
+    assert torch.equal(x[:, 0, 0], torch.arange(6.0))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_mirror_samples_are_paired_in_turn(tmp_path: Path, in_memory: bool) -> None:
+    write(tmp_path / "a.h5", train=7, val=2)
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["train/y"] = 10.0 + np.arange(3).reshape(3, 1, 1)
+        file["val/y"] = 20.0 + np.arange(2).reshape(2, 1, 1)
+    data = plain(
+        tmp_path / "a.h5", mirror_samples=str(tmp_path / "y.h5"), batch_size=7, in_memory=in_memory
+    )
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+
+    assert torch.equal(batch["y"].flatten(), 10.0 + batch["index"] % 3)
+    assert torch.equal(batch["x"][:, 0, 0], batch["index"].float())
+    (batch,) = data.val_dataloader()
+    assert batch["y"].flatten().tolist() == [20.0, 21.0]
+    data.setup("predict")
+    assert "y" not in next(iter(data.predict_dataloader()[0]))
+
+
+def test_missing_mirror_samples_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5", train=2, val=2)
+
+    with pytest.raises(InputError, match="no /train/y"):
+        plain(tmp_path / "a.h5", mirror_samples=str(tmp_path / "a.h5")).setup("fit")

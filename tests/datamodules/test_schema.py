@@ -1,0 +1,146 @@
+"""Files of fields: what they say, whom they fit, and what is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from constraints import Burgers, InputError
+from datamodules import BurgersData, FieldDataset, check_fits, hash_fields, write_fields
+from tests.datamodules.sources import Anything, burgers, plain, write
+
+
+def test_missing_split_is_refused(reference: Path) -> None:
+    with pytest.raises(InputError, match=r"no /train/x.*its splits: test"):
+        BurgersData(Burgers(), file=str(reference), sizes={}).setup("fit")
+
+
+def test_values_within_rounding_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    burgers(path).prepare_data()
+    check_fits(path, Burgers(viscosity=0.05 * (1 + 1e-12)))
+
+    with pytest.raises(InputError, match="viscosity"):
+        check_fits(path, Burgers(viscosity=0.05 * (1 + 1e-6)))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 3), r"shape \(2, 3\) in split 'train'"),
+        (torch.zeros(2, 2, 8, 8), r"Burgers expects .* got \(1, 2, 8, 8\)"),
+        (torch.zeros(2, 1, 8), r"Burgers expects .* got \(1, 1, 8\)"),
+    ],
+)
+def test_other_shape_is_refused(tmp_path: Path, x: Tensor, message: str) -> None:
+    write_fields(tmp_path / "a.h5", {"train": x}, Burgers().attributes(), {})
+
+    with pytest.raises(InputError, match=message):
+        check_fits(tmp_path / "a.h5", Burgers())
+
+
+def test_splits_of_different_shapes_are_refused(tmp_path: Path) -> None:
+    fields = {"train": torch.zeros(2, 1, 3), "val": torch.zeros(2, 1, 4)}
+    write_fields(tmp_path / "a.h5", fields, {}, {})
+
+    with pytest.raises(InputError, match=r"\(1, 4\) in split 'val', but of \(1, 3\)"):
+        check_fits(tmp_path / "a.h5", Anything())
+
+
+def test_integers_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["train/x"] = np.zeros((2, 1, 3), dtype=int)
+        file.attrs["schema"] = "namm-field/1"
+
+    with pytest.raises(InputError, match="int64"):
+        check_fits(tmp_path / "a.h5", Anything())
+
+
+def test_file_without_attributes_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["train/x"] = np.zeros((2, 1, 8, 8), dtype=np.float32)
+
+    with pytest.raises(InputError, match="does not say its schema"):
+        check_fits(tmp_path / "a.h5", Burgers())
+
+
+def test_file_of_no_problem_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not say its problem, but 'burgers' is wanted"):
+        check_fits(write(tmp_path / "a.h5", train=2), Burgers())
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_field_with_nan_is_named(tmp_path: Path, in_memory: bool) -> None:
+    x = torch.zeros(5, 1, 3)
+    x[2:4, 0, 1] = float("nan")
+    write_fields(tmp_path / "a.h5", {"train": x}, {}, {})
+
+    with pytest.raises(InputError, match="field 2 of /train/x"):
+        fields = FieldDataset(tmp_path / "a.h5", "train", in_memory)
+        fields.__getitems__([4, 3, 2])
+
+
+def test_what_is_no_file_of_fields_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_text("not HDF5")
+
+    with pytest.raises(InputError, match="no HDF5 file"):
+        plain(tmp_path / "a.h5").setup("fit")
+    with pytest.raises(InputError, match="There is no file"):
+        plain(tmp_path / "b.h5").setup("fit")
+    with pytest.raises(InputError, match="`sizes` is empty"):
+        plain(tmp_path / "b.h5").prepare_data()
+
+
+def test_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
+    def chunks() -> Iterator[Tensor]:
+        yield torch.zeros(2, 1, 3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_fields(tmp_path / "a.h5", {"train": (4, chunks())}, {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(InputError, match="cannot be written"):
+        write(tmp_path / "file" / "a.h5", train=2)
+
+
+def test_chunks_and_whole_are_the_same_file(tmp_path: Path) -> None:
+    x = torch.arange(12.0).view(4, 1, 3)
+    write_fields(tmp_path / "a.h5", {"val": x[:2], "train": x}, {"axes": ["x"]}, {})
+    write_fields(
+        tmp_path / "b.h5", {"train": (4, iter(x.split(3))), "val": x[:2]}, {"axes": ["x"]}, {}
+    )
+
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        said = file.attrs.pop("sha256")
+    assert hash_fields(tmp_path / "a.h5") == said
+
+
+def test_fields_changed_after_they_were_written_are_refused(tmp_path: Path) -> None:
+    data = burgers(tmp_path / "a.h5")
+    data.prepare_data()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["train/x"][0] *= 2
+
+    with pytest.raises(InputError, match="changed after they were written"):
+        data.setup("fit")
+
+
+def test_coordinates_that_do_not_fit_the_fields_are_refused(tmp_path: Path) -> None:
+    data = burgers(tmp_path / "a.h5")
+    data.prepare_data()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["coords/t"]
+        file["coords/t"] = np.arange(3.0)
+
+    with pytest.raises(InputError, match="3 coordinates along t"):
+        data.setup("fit")
