@@ -134,7 +134,7 @@ def train(stage: Stage, data: FieldData, size: int, seconds: float, lr: float) -
         lr: The learning rate at the start.
     """
     optimiser = torch.optim.Adam(
-        [p for p in stage.parameters() if p.requires_grad], lr, (stage.beta1, 0.999)
+        [p for p in stage.parameters() if p.requires_grad], lr, (stage.optimiser.beta1, 0.999)
     )
     stage.train()
     steps, flops, start = 0, 0, time.process_time()

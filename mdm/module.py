@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, derive_seed
-from namm import ConstraintDistance, IdentityMirror, Mirror, Stage, save_recipe
+from namm import ConstraintDistance, IdentityMirror, Mirror, Optimiser, Stage, save_recipe
 
 from .denoiser import Denoiser
 from .sampler import DPMSolver, Sampler
@@ -33,10 +33,7 @@ class MDM(Stage):
         log_normal: The mean and the std of the logarithm of the relative noise level
             :math:`\sigma_t / (\alpha_t s)`; uniform times if missing. Karras et al. (2022) use
             -0.5 and 1.2.
-        lr: The learning rate.
-        beta1: The first moment's decay of Adam.
-        warmup: The steps over which the learning rate rises.
-        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        optimiser: The settings of Adam.
         seed: The seed of all noise, and of the order of the data.
     """
 
@@ -52,13 +49,10 @@ class MDM(Stage):
         batch_samples: int = 64,
         t_min: float = 1e-3,
         log_normal: tuple[float, float] | None = None,
-        lr: float = 2e-4,
-        beta1: float = 0.9,
-        warmup: int = 0,
-        decay: bool = False,
+        optimiser: Optimiser = Optimiser(lr=2e-4, beta1=0.9),
         seed: int = 0,
     ) -> None:
-        super().__init__(lr, beta1, warmup, decay, seed)
+        super().__init__(optimiser, seed)
         if min(val_samples, batch_samples) < 1:
             raise ValueError(
                 f"MDM expects to draw at least 1 sample in a validation and at a time, got "

@@ -20,6 +20,7 @@ __all__ = [
     "Mean",
     "Mirror",
     "MirrorMap",
+    "Optimiser",
     "Padding",
     "PatchNet",
     "Provenance",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .training.counting import Counting
     from .training.ema import EMA
     from .training.operations import CountFlops, Flops
+    from .training.optimiser import Optimiser
     from .training.provenance import Provenance, describe_constraint, space
     from .training.shipped import Trained, load
     from .training.stage import Stage
@@ -76,6 +78,7 @@ _MODULES = {
     "training.counting": ("Counting",),
     "training.ema": ("EMA",),
     "training.operations": ("CountFlops", "Flops"),
+    "training.optimiser": ("Optimiser",),
     "training.provenance": ("Provenance", "describe_constraint", "space"),
     "training.shipped": ("Trained", "load"),
     "training.stage": ("Stage",),

@@ -14,6 +14,7 @@ from .evaluation.metrics import ConstraintDistance
 from .losses import mirror_losses
 from .mirror import Mirror, MirrorMap
 from .training.checkpoint import load_weights, read_checkpoint, save_recipe, stamp
+from .training.optimiser import Optimiser
 from .training.stage import Stage
 
 
@@ -42,10 +43,7 @@ class NAMM(Stage):
         regulariser_weight: The weight :math:`\mu`.
         freeze_forward: Whether g stays as it is.
         init_from: The path of a checkpoint of this stage to start the maps from.
-        lr: The learning rate.
-        beta1: The first moment's decay of Adam.
-        warmup: The steps over which the learning rate rises.
-        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        optimiser: The settings of Adam.
         seed: The seed of all noise, and of the order of the data.
     """
 
@@ -65,13 +63,10 @@ class NAMM(Stage):
         regulariser_weight: float = 1e-3,
         freeze_forward: bool = False,
         init_from: str | None = None,
-        lr: float = 2e-4,
-        beta1: float = 0.5,
-        warmup: int = 0,
-        decay: bool = False,
+        optimiser: Optimiser = Optimiser(lr=2e-4, beta1=0.5),
         seed: int = 0,
     ) -> None:
-        super().__init__(lr, beta1, warmup, decay, seed)
+        super().__init__(optimiser, seed)
         save_recipe(self, "mirror", "constraint")
         self.mirror, self.constraint = mirror, constraint
         self.sigma_max = sigma_max

@@ -17,6 +17,7 @@ __all__ = [
 ]
 
 import inspect
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from constraints import InputError
 
 from ..mirror import Mirror
 from .io import AtomicCheckpointIO
+from .optimiser import Optimiser
 from .weights import find, unpack
 
 
@@ -43,10 +45,14 @@ def save_recipe(module: L.LightningModule, *parts: str) -> None:
         parts: The names of the arguments that are modules.
     """
     frame = inspect.currentframe()
-    assert frame is not None
-    ignore = [] if _given_hyperparameters.get() is not None else list(parts)
-    # the frame of the caller is the one that holds the arguments
-    module.save_hyperparameters(ignore=ignore, frame=frame.f_back)
+    assert frame is not None and frame.f_back is not None
+    caller = frame.f_back  # the frame that holds the arguments
+    if _given_hyperparameters.get() is not None:
+        module.save_hyperparameters(frame=caller)
+        return
+    settings = {k: asdict(v) for k, v in caller.f_locals.items() if isinstance(v, Optimiser)}
+    module.save_hyperparameters(ignore=[*parts, *settings], frame=caller)
+    module.save_hyperparameters(settings)
 
 
 def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema") -> Any:

@@ -16,6 +16,7 @@ from constraints import Counter
 
 from .checkpoint import save_recipe
 from .io import atomic
+from .optimiser import Optimiser
 from .stage import Stage
 
 WITHIN = (0.1, 0.25, 0.5, 1.0)
@@ -56,10 +57,7 @@ class Counting(Stage):
     Arguments:
         counter: The network.
         density_weight: The weight of the density.
-        lr: The learning rate.
-        beta1: The first moment's decay of Adam.
-        warmup: The steps over which the learning rate rises.
-        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        optimiser: The settings of Adam.
         seed: The seed of the order of the data.
     """
 
@@ -69,13 +67,10 @@ class Counting(Stage):
         self,
         counter: Counter,
         density_weight: float = 10.0,
-        lr: float = 2e-3,
-        beta1: float = 0.9,
-        warmup: int = 0,
-        decay: bool = False,
+        optimiser: Optimiser = Optimiser(lr=2e-3, beta1=0.9),
         seed: int = 0,
     ) -> None:
-        super().__init__(lr, beta1, warmup, decay, seed)
+        super().__init__(optimiser, seed)
         save_recipe(self, "counter")
         self.counter = counter
         self.density_weight = density_weight

@@ -9,11 +9,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from constraints import InputError, derive_seed, noise, uniform
 
 from ..nets import ICNN
+from .optimiser import Optimiser
 
 
 class Stage(L.LightningModule, abc.ABC):
@@ -23,18 +25,15 @@ class Stage(L.LightningModule, abc.ABC):
     and the step, so that training which was stopped anywhere resumes bit for bit.
 
     Arguments:
-        lr: The learning rate of Adam.
-        beta1: The first moment's decay of Adam.
-        warmup: The number of steps over which the learning rate rises from 0.
-        decay: Whether the learning rate falls to 0 on a cosine by the last step.
+        optimiser: The settings of Adam.
         seed: The seed of all noise, and of the order of the data.
     """
 
     name: str
 
-    def __init__(self, lr: float, beta1: float, warmup: int, decay: bool, seed: int) -> None:
+    def __init__(self, optimiser: Optimiser, seed: int) -> None:
         super().__init__()
-        self.lr, self.beta1, self.warmup, self.decay, self.seed = lr, beta1, warmup, decay, seed
+        self.optimiser, self.seed = optimiser, seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         r"""Refuses the checkpoint of another stage or of other networks, before any weight
@@ -113,28 +112,12 @@ class Stage(L.LightningModule, abc.ABC):
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/gradient_norm", torch.nn.utils.get_total_norm(grads))
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=self.lr,
-            betas=(self.beta1, 0.999),
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        decay = self.optimiser.decay
+        return self.optimiser.build(
+            trained, self.trainer.estimated_stepping_batches if decay else math.inf
         )
-        steps = self.trainer.estimated_stepping_batches if self.decay else math.inf
-        if self.decay and not math.isfinite(steps):
-            raise InputError(
-                "A learning rate that decays needs to know the last step: set "
-                "trainer.max_steps or trainer.max_epochs, or decay: false."
-            )
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / (self.warmup + 1))
-            return rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
-        }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

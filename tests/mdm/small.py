@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from constraints import Burgers
 from mdm import MDM, CosineSchedule, DiffusersDenoiser, DPMSolver, FlowSchedule, VPSchedule
+from namm import Optimiser
 from tests.problems import tiny_denoiser
 
 SCHEDULES = (VPSchedule(), CosineSchedule(), FlowSchedule())
@@ -55,7 +56,7 @@ def tiny_mdm(**options: Any) -> MDM:
         "sampler": DPMSolver(3),
         "val_samples": 5,
         "batch_samples": 2,
-        "lr": 1e-2,
+        "optimiser": Optimiser(1e-2, 0.9),
         **options,
     }
     return MDM(**options)

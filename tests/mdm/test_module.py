@@ -8,7 +8,7 @@ from torch import Tensor
 
 from constraints import Burgers, derive_seed, noise
 from mdm import MDM, DiffusersDenoiser, DPMSolver
-from namm import EMA, Flops, IdentityMirror, Provenance
+from namm import EMA, Flops, IdentityMirror, Optimiser, Provenance
 from namm.training.io import KeepLast
 from tests.mdm.small import Recall, tiny_mdm
 from tests.problems import Affine, make_trainer, tiny_data, tiny_denoiser, tiny_mirror
@@ -97,7 +97,7 @@ def test_model_trains_in_mirror_space(tmp_path: Path) -> None:
 
 def test_validation_draws_samples_from_the_average(tmp_path: Path) -> None:
     mirror = tiny_mirror()
-    stage = tiny_mdm(mirror=mirror, seed=3, lr=0.1)
+    stage = tiny_mdm(mirror=mirror, seed=3, optimiser=Optimiser(0.1, 0.9))
     trainer = make_trainer(tmp_path, [EMA(0.9), KeepLast(1)], max_steps=3)
     trainer.fit(stage, tiny_data(tmp_path))
     seeds = [derive_seed(3, "val", i) for i in range(5)]

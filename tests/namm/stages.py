@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from constraints import Burgers
-from namm import EMA, ICNN, NAMM, Flops, MirrorMap, Provenance, ResNet
+from namm import EMA, ICNN, NAMM, Flops, MirrorMap, Optimiser, Provenance, ResNet
 from namm.training.io import KeepLast
 from tests.problems import make_trainer, tiny_data, tiny_mirror
 
@@ -18,7 +18,7 @@ def tiny_stage(mirror: MirrorMap | None = None, **options: Any) -> NAMM:
     """A stage whose weights depend on nothing but its arguments."""
 
     torch.manual_seed(0)
-    options = {"constraint": Burgers(), "lr": 1e-2, **options}
+    options = {"constraint": Burgers(), "optimiser": Optimiser(1e-2, 0.5), **options}
     return NAMM(mirror or tiny_mirror(), **options)
 
 

@@ -81,8 +81,8 @@ def test_saved_configuration_serves_every_verb(problem: Path) -> None:
 def test_command_line_wins_over_the_checkpoint(problem: Path) -> None:
     assert fit("a") is None
     resume = ["--ckpt_path=runs/toy/a/checkpoints/last.ckpt", "--trainer.max_steps=7"]
-    assert fit("b", "--model.lr=0.5", *resume) is None
-    assert checkpoint("b")["hyper_parameters"]["lr"] == 0.5
+    assert fit("b", "--model.optimiser.lr=0.5", *resume) is None
+    assert checkpoint("b")["hyper_parameters"]["optimiser"]["lr"] == 0.5
 
 
 def test_seed_reaches_the_model(problem: Path) -> None:

@@ -208,7 +208,7 @@ def test_change_reaches_the_stages_that_read_it(
     stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(RUN) is None
-    args = ["--model.lr=0.1"]
+    args = ["--model.optimiser.lr=0.1"]
     write("configs/toy/run.yaml", {"stages": edited(STAGES, "first.args", args)})
 
     assert main([*RUN, "--from", "first", "--to", "first"]) is None
@@ -280,9 +280,9 @@ MISTAKES: dict[str, tuple[Any, list[str], list[str]]] = {
         ["stage 'second': there is no file configs/toy/dta.yaml", "did you mean: data.yaml?"],
     ),
     "option": (
-        edited(STAGES, "third.args", ["--model.lrr=1"]),
+        edited(STAGES, "third.args", ["--model.sigma_mex=1"]),
         RUN,
-        ["stage 'third': model: namm.NAMM has no option 'lrr'", "did you mean: lr?"],
+        ["stage 'third': model: namm.NAMM has no option 'sigma_mex'", "did you mean: sigma_max?"],
     ),
     "no stages": ({}, RUN, ["configs/toy/run.yaml names no stages"]),
     "scale": (STAGES, ["run", "configs/toy", "--scale", "demos"], ["'demos'", "mean: demo?"]),

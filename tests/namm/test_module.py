@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from constraints import Burgers, InputError
-from namm import EMA, NAMM, IdentityMirror, MirrorMap
+from namm import EMA, NAMM, IdentityMirror, MirrorMap, Optimiser
 from namm.training.io import KeepLast
 from tests.namm.stages import History, fit, last, same, tiny_stage, weights, with_dropout
 from tests.problems import tiny_mirror
@@ -93,7 +93,7 @@ def test_same_seed_same_weights(tmp_path: Path, make: Callable[[], MirrorMap]) -
     ends = []
     for seed, anything in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(3)
-        stage = NAMM(make(), Burgers(), lr=1e-2, seed=seed)
+        stage = NAMM(make(), Burgers(), optimiser=Optimiser(1e-2, 0.5), seed=seed)
         torch.manual_seed(anything)  # the global generator decides nothing
         fit(tmp_path, stage)
         ends.append(weights(stage))
@@ -103,7 +103,7 @@ def test_same_seed_same_weights(tmp_path: Path, make: Callable[[], MirrorMap]) -
 
 
 def test_convex_weights_stay_non_negative(tmp_path: Path) -> None:
-    stage = tiny_stage(lr=0.1)
+    stage = tiny_stage(optimiser=Optimiser(0.1, 0.5))
     fit(tmp_path, stage, EMA(0.5), KeepLast(1), max_steps=4)
     state = torch.load(last(tmp_path), weights_only=True)
 
@@ -116,7 +116,12 @@ def test_convex_weights_stay_non_negative(tmp_path: Path) -> None:
 
 def test_rate_rises_and_falls(tmp_path: Path) -> None:
     history = History()
-    fit(tmp_path, tiny_stage(lr=1.0, warmup=3, decay=True), history, max_steps=8)
+    fit(
+        tmp_path,
+        tiny_stage(optimiser=Optimiser(1.0, 0.5, warmup=3, decay=True)),
+        history,
+        max_steps=8,
+    )
     expected = [min(1, (k + 1) / 4) * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
 
     assert history.rates == pytest.approx(expected)
@@ -124,7 +129,12 @@ def test_rate_rises_and_falls(tmp_path: Path) -> None:
 
 def test_rate_that_falls_needs_a_last_step(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs to know the last step"):
-        fit(tmp_path, tiny_stage(decay=True), max_steps=-1, max_epochs=-1)
+        fit(
+            tmp_path,
+            tiny_stage(optimiser=Optimiser(1e-2, 0.5, decay=True)),
+            max_steps=-1,
+            max_epochs=-1,
+        )
 
 
 def test_validation_logs_what_the_figures_need(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Parts of a checkpoint: which weights they hold, and which files are refused."""
 
+import math
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -30,7 +33,7 @@ def commanded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "init_args": {
                 "mirror": {"class_path": "namm.MirrorMap", "init_args": maps},
                 "constraint": {"class_path": "constraints.Burgers"},
-                "lr": 1e-2,
+                "optimiser": {"lr": 1e-2},
             },
         },
         "data": {
@@ -121,9 +124,16 @@ def test_command_flushes_subnormal_numbers(commanded: Path) -> None:
     assert not (torch.full((64,), 1e-30) * 1e-10).any()
 
 
+class Diverge(L.Callback):
+    """A training whose weights are not finite after a step."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, stage: L.LightningModule, *_: Any) -> None:
+        next(stage.parameters()).data.fill_(math.inf)
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     keep = KeepLast(1)
     with pytest.raises(InputError, match="At step 1 the loss is not finite") as refused:
-        fit(tmp_path, tiny_stage(lr=float("inf")), keep, max_steps=3)
+        fit(tmp_path, tiny_stage(), Diverge(), keep, max_steps=3)
 
     assert "No checkpoint was written" in str(refused.value) and not last(tmp_path).exists()

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from benchmarks import counter as benchmark
 from constraints import Count, Counter, load_counter
 from datamodules import CountingData
-from namm import EMA, Counting, load_mirror, load_part
+from namm import EMA, Counting, Optimiser, load_mirror, load_part
 from namm.cli.main import main
 from namm.training.checkpoint import read_checkpoint
 from namm.training.counting import calibration
@@ -54,7 +54,7 @@ def test_calibration_of_a_known_line() -> None:
 def test_training_brings_the_count_closer(tmp_path: Path) -> None:
     options = {"points": 24, "lowest": 1, "highest": 4, "sizes": (64, 1), "batch_size": 8}
     data = CountingData(spoilt=0.0, **options)  # type: ignore[arg-type]
-    stage = Counting(Counter(8, 1), lr=1e-2)
+    stage = Counting(Counter(8, 1), optimiser=Optimiser(1e-2, 0.9))
     trainer = make_trainer(tmp_path, max_steps=150)
     (before,) = trainer.validate(stage, data, verbose=False)
     trainer.fit(stage, data)
@@ -69,7 +69,7 @@ def test_resumed_training_is_that_of_the_whole(tmp_path: Path) -> None:
         data = CountingData(points=32, highest=5, sizes=(2, 1), batch_size=2)
         keep = ModelCheckpoint(tmp_path / name, "{step}", every_n_train_steps=1)
         trainer = make_trainer(tmp_path, [EMA(0.3), keep], max_steps=steps)
-        stage = Counting(tiny_counter(), lr=1e-2)
+        stage = Counting(tiny_counter(), optimiser=Optimiser(1e-2, 0.9))
         trainer.fit(stage, data, ckpt_path=ckpt_path, weights_only=True)
         return torch.load(keep.best_model_path, weights_only=True)
 

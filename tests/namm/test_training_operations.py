@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from constraints import Burgers, InputError
-from namm import EMA, ICNN, NAMM, AxisConv2d, CountFlops, Flops, MirrorMap
+from namm import EMA, ICNN, NAMM, AxisConv2d, CountFlops, Flops, MirrorMap, Optimiser
 from namm.training.io import KeepLast
 from tests.namm.stages import History, fit, last, same, tiny_stage, weights, with_dropout
 from tests.namm.stages import trained as trained  # a fixture
@@ -63,7 +63,7 @@ def test_counting_changes_nothing(tmp_path: Path) -> None:
     ends = []
     for callbacks in ([], [Flops()]):
         torch.manual_seed(0)
-        stage = NAMM(with_dropout(), Burgers(), lr=1e-2)
+        stage = NAMM(with_dropout(), Burgers(), optimiser=Optimiser(1e-2, 0.5))
         fit(tmp_path, stage, *callbacks)
         ends.append(weights(stage))
 
@@ -78,7 +78,7 @@ def test_training_matches_the_operations_of_others(tmp_path: Path, times: int) -
         fit(tmp_path / str(k), tiny_stage(), flops, KeepLast(1), data=tiny_data(tmp_path))
         spent.append(flops.total)
     history, flops = History(), Flops([str(last(tmp_path / str(k))) for k in range(times)])
-    stage = tiny_stage(with_dropout(), lr=1.0, decay=True)
+    stage = tiny_stage(with_dropout(), optimiser=Optimiser(1.0, 0.5, decay=True))
     trainer = fit(tmp_path, stage, flops, history, KeepLast(1), max_steps=1)
 
     assert trainer.global_step == len(history.steps) > 1
