@@ -26,7 +26,7 @@ class Trained:
     Eight samples of `burgers = namm.load("burgers")`, whatever the working directory:
 
         shape = burgers.mirror.shape(burgers.shape)
-        y = mdm.DPMSolver(steps=50)(burgers.denoiser, shape, range(8)).mean
+        y = mdm.DPMSolver(steps=50)(burgers.denoiser, shape, range(8)).y
         x = burgers.mirror.inverse(y)
 
     Arguments:

@@ -22,7 +22,7 @@ from constraints import InputError
 
 SCHEMA = "namm-weights/1"
 STAGES = ("namm", "mdm", "finetune", "dm")
-ROOT = Path(__file__).resolve().parents[1]  # where the packages lie
+ROOT = Path(__file__).resolve().parents[2]  # where the packages lie
 
 
 def find(path: str | Path) -> Path | None:
