@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from namm.cli.runner import Stage
+from namm.cli.plan import Job
 from namm.evaluation.results import markdown
 from namm.training.checkpoint import build_part
 
@@ -45,7 +45,7 @@ def solve(bench: Tuner, name: str, part: slice) -> Tensor:
     return solver(bench.denoiser, bench.operator, m, bench.shape, seeds).y
 
 
-def load(stage: Stage, dtype: torch.dtype, fields: int) -> Tuner:
+def load(stage: Job, dtype: torch.dtype, fields: int) -> Tuner:
     r"""Returns networks and measurements in a precision."""
     bench = Tuner(stage, fields, seed=2, split="test")
     bench.denoiser.to(dtype)
@@ -54,7 +54,7 @@ def load(stage: Stage, dtype: torch.dtype, fields: int) -> Tuner:
     return bench
 
 
-def share(rank: int, stages: dict[str, Stage], fields: int, folder: Path) -> None:
+def share(rank: int, stages: dict[str, Job], fields: int, folder: Path) -> None:
     r"""Solves every other measurement in one of two processes, and gathers the answers."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

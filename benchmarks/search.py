@@ -29,7 +29,7 @@ from constraints import Constraint
 from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
-from namm.cli.runner import plan
+from namm.cli.plan import plan
 from namm.evaluation.results import markdown
 from namm.training.checkpoint import build_part
 

@@ -27,8 +27,9 @@ from constraints import Constraint, derive_seed
 from datamodules import FieldData, FieldDataset
 from inverse import Pullback
 from namm.cli import lightning as cli
+from namm.cli.plan import Job, plan
 from namm.cli.report import report
-from namm.cli.runner import Stage, plan, run_once
+from namm.cli.runner import run_once
 from namm.training.checkpoint import build_part
 
 from .common.program import launch
@@ -88,7 +89,7 @@ def recipe(name: str, value: float, **more: Any) -> dict[str, Any]:
     return {"class_path": f"inverse.{kind}", "init_args": {**fixed, parameter: value, **more}}
 
 
-def planned(problem: Path, scale: str, pretrained: bool = False) -> dict[str, Stage]:
+def planned(problem: Path, scale: str, pretrained: bool = False) -> dict[str, Job]:
     r"""Returns the stages of `namm run` by their names."""
     return {stage.name: stage for stage in plan(problem, scale, pretrained)}
 
@@ -103,7 +104,7 @@ class Tuner:
         split: The split of the fields.
     """
 
-    def __init__(self, stage: Stage, fields: int = 8, seed: int = 1, split: str = "val") -> None:
+    def __init__(self, stage: Job, fields: int = 8, seed: int = 1, split: str = "val") -> None:
         model, data = (stage.config[key]["init_args"] for key in ("model", "data"))
         self.denoiser = build_part(model["denoiser"]).requires_grad_(False)
         self.constraint: Constraint = build_part(model["constraint"])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from namm.cli.runner import Stage, plan
+from namm.cli.plan import Job, plan
 
 from ..common.program import launch
 from .chains import Chain, parse, run_chains, write
@@ -30,7 +30,7 @@ NOTE = (
 )
 
 
-def changes(planned: Sequence[Stage]) -> dict[str, dict[str, list[str]]]:
+def changes(planned: Sequence[Job]) -> dict[str, dict[str, list[str]]]:
     r"""Returns the options that each change adds, by stage.
 
     Arguments:
@@ -62,7 +62,7 @@ def changes(planned: Sequence[Stage]) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def chains(seeds: Sequence[int], share: float, planned: Sequence[Stage]) -> list[Chain]:
+def chains(seeds: Sequence[int], share: float, planned: Sequence[Job]) -> list[Chain]:
     r"""Returns the chains: that without a change, and those with one.
 
     Arguments:

@@ -22,7 +22,8 @@ import torch
 
 from constraints import InputError
 from namm.cli import lightning as cli
-from namm.cli.runner import Stage, reads, run_once, texts
+from namm.cli.plan import Job, reads, texts
+from namm.cli.runner import run_once
 from namm.evaluation.costs import compute, training
 from namm.evaluation.results import markdown, with_half
 from namm.training.io import atomic
@@ -74,7 +75,7 @@ def parse(doc: str, name: str) -> argparse.Namespace:
     return parser.parse_args(namespace=argparse.Namespace(name=name))
 
 
-def chain_stages(chain: Chain, planned: Sequence[Stage], runs: Path) -> Iterator[Stage]:
+def chain_stages(chain: Chain, planned: Sequence[Job], runs: Path) -> Iterator[Job]:
     r"""Yields the stages of a chain.
 
     Arguments:
@@ -83,7 +84,7 @@ def chain_stages(chain: Chain, planned: Sequence[Stage], runs: Path) -> Iterator
         runs: The folder of all chains.
     """
     folder = chain.folder(runs)
-    made: list[Stage] = []
+    made: list[Job] = []
     for stage in (stage for stage in planned if stage.name in chain.stages):
         argv = [word.replace(f"{stage.runs}/", f"{folder}/") for word in stage.argv]
         options = ["--trainer.logger.save_dir", str(runs), "--trainer.logger.name", folder.name]
@@ -105,7 +106,7 @@ def chain_stages(chain: Chain, planned: Sequence[Stage], runs: Path) -> Iterator
         yield stage
 
 
-def steps(stage: Stage, factor: float) -> int:
+def steps(stage: Job, factor: float) -> int:
     r"""Returns the steps of a training stage times a factor."""
     configured = stage.config["trainer"]["max_steps"]
     if configured < 1:
@@ -116,7 +117,7 @@ def steps(stage: Stage, factor: float) -> int:
     return max(1, round(factor * configured))
 
 
-def run_chains(chains: Sequence[Chain], planned: Sequence[Stage], runs: Path) -> Rows:
+def run_chains(chains: Sequence[Chain], planned: Sequence[Job], runs: Path) -> Rows:
     r"""Runs the stages of chains that are not finished, and returns the rows of all: those of the
     evaluations, each with its setting and the counted operations of all training behind it.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from namm.cli.runner import plan
+from namm.cli.plan import plan
 from namm.evaluation.results import half
 
 from ..common.program import launch

@@ -13,14 +13,14 @@ import yaml
 from benchmarks.sweep import ablations, chains, compute
 from benchmarks.sweep.chains import Chain, chain_stages, summary, table
 from constraints import InputError
-from namm.cli.runner import Stage, entries, flat, plan
+from namm.cli.plan import Job, entries, flat, plan
 from tests.chains import write_tiny
 
 METHODS = ["DM", "DM, then f(g(.))", "MDM", "MDM, fine-tuned"]
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Stage]]:
+def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Job]]:
     """A folder with the configurations of Burgers and a scale of seconds, and its stages."""
 
     folder = tmp_path_factory.mktemp("sweep")
@@ -34,7 +34,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Stage]]
 
 
 @pytest.fixture
-def planned(copied: tuple[Path, list[Stage]], monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
+def planned(copied: tuple[Path, list[Job]], monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The stages, in the working directory that their commands are for."""
 
     monkeypatch.chdir(copied[0])
@@ -45,7 +45,7 @@ def give(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     monkeypatch.setattr("sys.argv", ["sweep.py", "--scale", "tiny", *options])
 
 
-def _settings(stage: Stage) -> dict[str, Any]:
+def _settings(stage: Job) -> dict[str, Any]:
     """The values of what a stage trains or uses, but for where it is."""
 
     values = flat({key: stage.config[key] for key in ("model", "ema")})
@@ -100,7 +100,7 @@ def test_a_point_is_hollow_where_a_guard_fails(spread: float, cycle: float, held
 
 
 @pytest.mark.slow  # parses as many configurations as there are stages in all
-def test_ablations_change_one_thing_each(planned: list[Stage]) -> None:
+def test_ablations_change_one_thing_each(planned: list[Job]) -> None:
     found = {chain.name: chain for chain in ablations.chains([3], 1.0, planned)}
     settings = {}
     for name, chain in found.items():
@@ -128,7 +128,7 @@ def test_ablations_change_one_thing_each(planned: list[Stage]) -> None:
 
 
 def test_configured_chain_is_the_same_in_both_sweeps(
-    planned: list[Stage], monkeypatch: pytest.MonkeyPatch
+    planned: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(monkeypatch)
     options = chains.parse("Sweep.", "sweep")
@@ -141,7 +141,7 @@ def test_configured_chain_is_the_same_in_both_sweeps(
     assert {stage.folder for stage in theirs.values()} < {stage.folder for stage in ours.values()}
 
 
-def test_steps_that_no_configuration_gives_are_refused(planned: list[Stage]) -> None:
+def test_steps_that_no_configuration_gives_are_refused(planned: list[Job]) -> None:
     by_epochs = replace(planned[0], config={"trainer": {"max_steps": -1, "max_epochs": 100}})
     chain = Chain("2x", 0, ["namm"], factor=2.0)
 
@@ -151,7 +151,7 @@ def test_steps_that_no_configuration_gives_are_refused(planned: list[Stage]) -> 
 
 @pytest.mark.slow
 def test_compute_trains_at_equal_operations_and_goes_on(
-    planned: list[Stage], monkeypatch: pytest.MonkeyPatch
+    planned: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--seeds", "0", "--runs", "runs/compute", "--out", "out"]
     give(monkeypatch, *options, "--steps", "0.7")
@@ -178,7 +178,7 @@ def test_compute_trains_at_equal_operations_and_goes_on(
 
 @pytest.mark.slow
 def test_ablations_are_trained_and_scored(
-    planned: list[Stage], monkeypatch: pytest.MonkeyPatch
+    planned: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--seeds", "0", "--runs", "runs/ablations", "--out", "out", "--steps", "0.5"]
     give(monkeypatch, *options)

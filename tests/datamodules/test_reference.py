@@ -15,7 +15,7 @@ from inverse import DPS, Cost, Inverse, Operator, Select, Solver
 from mdm import Denoiser, DiffusersDenoiser, Result
 from namm import ICNN, MirrorMap, PatchNet
 from namm.cli import lightning as cli
-from namm.cli.runner import config_files, entries
+from namm.cli.plan import config_files, entries
 from tests.datamodules.references import Late, solve, value
 from tests.problems import Tiny, tiny_data, tiny_denoiser, tiny_mirror
 

@@ -379,7 +379,7 @@ def test_record_of_a_training_counts_its_cost_and_stands_for_no_weights(
     assert f"checkpoint={folder}/finetune.safetensors`." in card
 
     # the tests that need the weights are left out, and the cost of the others stays
-    monkeypatch.setattr("namm.cli.runner.find", lambda path: folder / path.name)
+    monkeypatch.setattr("namm.cli.plan.find", lambda path: folder / path.name)
     capsys.readouterr()
     assert main([*TEST, "--pretrained", "--dry-run"]) is None
     out = capsys.readouterr().out
