@@ -237,7 +237,7 @@ def test_interval_of_few_samples_holds_nine_tenths() -> None:
         held = ((low <= x[n]) & (x[n] <= high)).double().mean()
         # the spacing of order statistics bends between two of them; 4 errors are 0.006
         assert float(held) == pytest.approx(0.9, abs=0.01)
-    with pytest.raises(InputError, match="at least 19 samples, got 18"):
+    with pytest.raises(InputError, match=r"\b19\b.*\b18\b"):
         central(x[:18])
 
 
@@ -297,9 +297,9 @@ def test_solvers_of_another_run_are_added(tmp_path: Path) -> None:
         ("DPS, data space", 1.0),
     ]
     assert results["added"] == [{"command": "python a", "cpu_minutes": 3.0}]
-    with pytest.raises(InputError, match="is of fields 2, not 8: give both runs the same"):
+    with pytest.raises(InputError, match=r"\b2\b.*\b8\b"):
         burgers_posterior.earlier(tmp_path, {**ours, "fields": 8})
-    with pytest.raises(InputError, match="There is no .*nowhere.*give --add the folder"):
+    with pytest.raises(InputError, match=r"nowhere.*--add"):
         burgers_posterior.earlier(tmp_path / "nowhere", ours)
 
 

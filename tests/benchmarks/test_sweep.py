@@ -145,7 +145,7 @@ def test_steps_that_no_configuration_gives_are_refused(planned: list[Job]) -> No
     by_epochs = replace(planned[0], config={"trainer": {"max_steps": -1, "max_epochs": 100}})
     chain = Chain("2x", 0, ["namm"], factor=2.0)
 
-    with pytest.raises(InputError, match="'namm' is configured by epochs.*choose a --scale"):
+    with pytest.raises(InputError, match=r"'namm'.*--scale"):
         list(chain_stages(chain, [by_epochs], Path("runs/sweep")))
 
 
@@ -172,7 +172,7 @@ def test_compute_trains_at_equal_operations_and_goes_on(
     compute.main()
     assert {file: file.stat().st_mtime_ns for file in files} == before and len(files) == 2 * 4
     give(monkeypatch, *options, "--steps", "0.4")
-    with pytest.raises(InputError, match="holds another 'namm': trainer.max_steps was 2 and is 1"):
+    with pytest.raises(InputError, match=r"'namm'.*max_steps.*\b2\b.*\b1\b"):
         compute.main()
 
 

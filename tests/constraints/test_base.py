@@ -38,7 +38,7 @@ def test_sum_of_a_term_without_residual_has_a_distance() -> None:
     x, both = torch.rand(2, 1, 8, 6), Sum([Total(), Largest()], [1.0, 2.0])
 
     assert torch.equal(both(x), Total()(x) + 2 * Largest()(x))
-    with pytest.raises(NotImplementedError, match="Largest defines a distance but no residual"):
+    with pytest.raises(NotImplementedError, match="Largest"):
         both.residual(x)
 
 
@@ -47,19 +47,19 @@ def test_sum_passes_on_what_its_terms_ask_of_a_file() -> None:
 
     assert Total().attributes() == {}
     assert both.attributes() == Burgers(viscosity=0.1).attributes()
-    with pytest.raises(InputError, match="Burgers expects"):
+    with pytest.raises(InputError, match="Burgers"):
         both.check_shape(torch.zeros(1, 2, 8, 8))
 
 
 def test_sum_of_terms_that_ask_for_different_files_is_refused() -> None:
     both = Sum([TotalBrightness(100.0), TotalBrightness(120.0)])
 
-    with pytest.raises(InputError, match="different parameters.*100.0.*120.0"):
+    with pytest.raises(InputError, match=r"100\.0.*120\.0"):
         both.attributes()
 
 
 def test_sum_refuses_other_numbers_of_weights() -> None:
-    with pytest.raises(ValueError, match="2 weights for 1 terms"):
+    with pytest.raises(ValueError, match=r"\b2\b.*\b1\b"):
         Sum([Total()], [1.0, 2.0])
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="Sum"):
         Sum([])

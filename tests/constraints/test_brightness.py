@@ -16,7 +16,7 @@ def test_distance_is_that_of_the_sum() -> None:
     assert total.residual(x).shape == (4, 1)
     torch.testing.assert_close(total(x), (x.sum(dim=(1, 2, 3)) - 7).abs(), rtol=1e-14, atol=0)
     assert total.unknowns((2, 3, 5)) == 29
-    with pytest.raises(ValueError, match=r"positive total, got -1\.0"):
+    with pytest.raises(ValueError, match=r"total.*-1\.0"):
         TotalBrightness(-1.0)
 
 

@@ -1,5 +1,6 @@
 """The physics of Burgers: the scheme, its residual and its refusals."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -158,7 +159,7 @@ def test_field_made_by_its_step_satisfies_it_and_no_other(scheme: Scheme) -> Non
 def test_shape_that_cannot_be_judged_is_refused(shape: tuple[int, ...]) -> None:
     Burgers().check_shape(torch.zeros(1, 1, 3, 2))
 
-    with pytest.raises(InputError, match=r"\(B, 1, X, T\).*got \(" + str(shape)[1:-1]):
+    with pytest.raises(InputError, match=re.escape(str(tuple(shape)))):
         Burgers().check_shape(torch.zeros(shape))
 
 

@@ -202,9 +202,9 @@ def test_zero_is_measured_against_noise_or_the_floor() -> None:
 
 
 def test_fields_that_cannot_be_judged_are_refused() -> None:
-    with pytest.raises(InputError, match="Burgers expects"):
+    with pytest.raises(InputError, match="Burgers"):
         check(Burgers(), gaussian(2, 8, 8))
-    with pytest.raises(ValueError, match="at least 2 fields"):
+    with pytest.raises(ValueError, match=r"\b2\b"):
         check(Burgers(), gaussian(1, 8, 8)[:1])
 
 

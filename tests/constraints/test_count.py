@@ -1,6 +1,7 @@
 """The network that counts, the constraint that it makes, and its file."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,9 @@ def test_images_are_counted_one_by_one() -> None:
     torch.testing.assert_close(torch.cat([counter(image[None]) for image in x]), c)
 
 
-@pytest.mark.parametrize(("options", "wanted"), [((0, 1), "got 0"), ((4, -1), "and -1")])
+@pytest.mark.parametrize(
+    ("options", "wanted"), [((0, 1), r"Counter.*\b0\b"), ((4, -1), r"Counter.*-1")]
+)
 def test_sizes_that_make_no_counter_are_refused(options: tuple[int, int], wanted: str) -> None:
     with pytest.raises(ValueError, match=wanted):
         Counter(*options)
@@ -164,12 +167,12 @@ def test_networks_are_told_apart_by_their_weights() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 2, 8, 8), (1, 8, 8), (1, 1, 8)])
 def test_fields_that_are_no_images_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"\(B, 1, H, W\), got \(" + str(shape)[1:-1]):
+    with pytest.raises(InputError, match=re.escape(str(tuple(shape)))):
         Count(8, tiny_counter()).check_shape(torch.zeros(shape))
 
 
 def test_negative_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="got -1"):
+    with pytest.raises(ValueError, match=r"-1\b"):
         Count(-1, tiny_counter())
 
 
@@ -197,11 +200,11 @@ def test_file_that_holds_no_network_is_refused(tmp_path: Path) -> None:
     smaller.width = 8
     save_counter(smaller, str(tmp_path / "smaller.safetensors"))
 
-    with pytest.raises(InputError, match=r"There is no file .*missing.*namm run configs/counter"):
+    with pytest.raises(InputError, match=r"missing.*configs/counter"):
         load_counter(str(missing))
     names = ("smaller.safetensors", "cut.ckpt")
     for file in (text, checkpoint, other, *(tmp_path / name for name in names)):
-        with pytest.raises(InputError, match=rf"{file.name} holds no counter.*save_counter"):
+        with pytest.raises(InputError, match=rf"{file.name}.*save_counter"):
             load_counter(str(file))
 
 
@@ -216,10 +219,10 @@ def test_network_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
     save_counter(tiny_counter(), str(file))
     assert (load_counter().width, shipped.width) == (4, 24)
 
-    message = rf"no file {tmp_path}/a.safetensors or {ROOT}/a.safetensors, .*repository"
+    message = rf"{tmp_path}/a.safetensors.*{ROOT}/a.safetensors"
     with pytest.raises(InputError, match=message):
         load_counter("a.safetensors")
-    with pytest.raises(InputError, match=rf"no file {tmp_path}/b.ckpt, which"):
+    with pytest.raises(InputError, match=rf"{tmp_path}/b.ckpt"):
         load_counter(str(tmp_path / "b.ckpt"))
 
 

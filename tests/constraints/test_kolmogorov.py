@@ -1,5 +1,6 @@
 """The Kolmogorov flow: its solver and its constraints."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def test_number_of_unknowns_is_what_the_residual_leaves_free(constraint: Any) ->
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 4, 2, 8), (4, 8, 8), (1, 0, 8, 8)])
 def test_shape_that_cannot_be_judged_is_refused(shape: tuple[int, ...]) -> None:
     for constraint in CONSTRAINTS:
-        with pytest.raises(InputError, match=r"\(B, T \* 2, X, Y\).*got \(" + str(shape)[1:-1]):
+        with pytest.raises(InputError, match=re.escape(str(tuple(shape)))):
             constraint.check_shape(torch.zeros(shape))
 
 
@@ -303,9 +304,9 @@ def test_flow_refuses_single_states_and_a_force_that_ends_at_the_edge() -> None:
     Divergence().check_shape(torch.zeros(1, 2, 3, 3))
     NavierStokes().check_shape(torch.zeros(1, 4, 4, 5, 4)[..., 0])
 
-    with pytest.raises(InputError, match="at least 2 states"):
+    with pytest.raises(InputError, match=r"\b2\b"):
         NavierStokes().check_shape(torch.zeros(1, 2, 8, 8))
-    with pytest.raises(InputError, match="got 2.5 periods"):
+    with pytest.raises(InputError, match=r"2\.5"):
         NavierStokes(wavenumber=2.5).check_shape(torch.zeros(1, 4, 8, 8))
 
 
@@ -315,5 +316,5 @@ def test_flow_refuses_single_states_and_a_force_that_ends_at_the_edge() -> None:
 def test_parameters_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
         NavierStokes(**options)
-    with pytest.raises(ValueError, match="-0.1"):
+    with pytest.raises(ValueError, match=r"-0\.1"):
         Divergence(-0.1)

@@ -2,17 +2,19 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from constraints import derive_seed, noise, uniform
 
 
 # randomness
 @pytest.mark.parametrize("draw", [noise, uniform])
-def test_draw_depends_on_its_key_alone(draw) -> None:
+def test_draw_depends_on_its_key_alone(draw: Callable[..., Tensor]) -> None:
     keys = [(0, "train", i, 3) for i in range(6)]
     x = draw(keys, (2, 5))
     before = torch.get_rng_state()

@@ -1,5 +1,6 @@
 """Images that a group of moves does not change."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -129,11 +130,11 @@ def test_samples_are_independent(symmetry: Symmetry) -> None:
 @pytest.mark.parametrize(
     ("constraint", "shape", "message"),
     [
-        (Periodic([2, 3]), (1, 1, 6, 8), r"2 x 3 equal tiles, got \(1, 1, 6, 8\)"),
-        (Periodic(), (1, 6, 6), r"\(B, C, H, W\).*got \(1, 6, 6\)"),
-        (Reflection(), (1, 6, 6), r"\(B, C, H, W\), got \(1, 6, 6\)"),
-        (Rotation(4), (1, 1, 6, 8), r"squares.*got \(1, 1, 6, 8\)"),
-        (Rotation(2), (6, 8), r"\(B, C, H, W\), got \(6, 8\)"),
+        (Periodic([2, 3]), (1, 1, 6, 8), r"\b2\b.*\b3\b.*\(1, 1, 6, 8\)"),
+        (Periodic(), (1, 6, 6), r"Periodic.*\(1, 6, 6\)"),
+        (Reflection(), (1, 6, 6), r"Reflection.*\(1, 6, 6\)"),
+        (Rotation(4), (1, 1, 6, 8), r"Rotation.*\(1, 1, 6, 8\)"),
+        (Rotation(2), (6, 8), r"Rotation.*\(6, 8\)"),
     ],
 )
 def test_shape_that_cannot_be_judged_is_refused(
@@ -148,10 +149,10 @@ def test_shape_that_cannot_be_judged_is_refused(
 
 def test_groups_that_do_not_exist_are_refused() -> None:
     for tiles in ([2], [1, 1], [0, 2], [2, 2, 2]):
-        with pytest.raises(ValueError, match=f"got \\[{str(tiles)[1:-1]}\\]"):
+        with pytest.raises(ValueError, match=re.escape(str(tiles))):
             Periodic(tiles)
     for axes in ([], [0], [-1, -1], [-3]):
-        with pytest.raises(ValueError, match="the axes -1, -2 or both"):
+        with pytest.raises(ValueError, match=re.escape(str(axes))):
             Reflection(axes)
-    with pytest.raises(ValueError, match="got 3"):
+    with pytest.raises(ValueError, match=r"Rotation.*\b3\b"):
         Rotation(3)

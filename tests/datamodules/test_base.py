@@ -30,7 +30,7 @@ def test_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"sizes": {"train": 4}}, {"file": "nowhere.h5"}])
 def test_plain_data_module_simulates_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
     file = str(write(tmp_path / "a.h5", train=4))
-    with pytest.raises(InputError, match="simulates nothing: give a file that exists, no `sizes`"):
+    with pytest.raises(InputError, match="`sizes`"):
         FieldData(Anything(), **{"file": file, **options}).prepare_data()
 
 
@@ -87,10 +87,10 @@ def test_unstable_solver_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "has 0 as its seed, but 1 is wanted"),
-        ({"sizes": {"train": 6}}, "has 5 as its sizes.train, but 6 is wanted"),
-        ({"frames": 6}, "has 5 as its frames, but 6 is wanted"),
-        ({"constraint": Burgers(dt=0.5)}, "has 0.125 as its parameters.dt, but 0.5 is wanted"),
+        ({"seed": 1}, r"0\b.*seed.*\b1\b"),
+        ({"sizes": {"train": 6}}, r"5\b.*sizes\.train.*\b6\b"),
+        ({"frames": 6}, r"5\b.*frames.*\b6\b"),
+        ({"constraint": Burgers(dt=0.5)}, r"0\.125.*parameters\.dt.*0\.5"),
     ],
 )
 def test_file_simulated_otherwise_is_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -119,8 +119,8 @@ def test_reference_is_accepted(reference: Path) -> None:
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
-        (Burgers("crank_nicolson"), "'euler' as its parameters.scheme, but 'crank_nicolson'"),
-        (Burgers(viscosity=0.1), "0.05 as its parameters.viscosity, but 0.1"),
+        (Burgers("crank_nicolson"), r"'euler'.*parameters\.scheme.*'crank_nicolson'"),
+        (Burgers(viscosity=0.1), r"0\.05.*parameters\.viscosity.*0\.1"),
     ],
 )
 def test_reference_is_refused_by_another_equation(
@@ -132,5 +132,5 @@ def test_reference_is_refused_by_another_equation(
 
 @pytest.mark.parametrize("sizes", [{"training": 5}, {"train": 0}])
 def test_sizes_that_make_no_sense_are_refused(sizes: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="`sizes` has"):
+    with pytest.raises(InputError, match="sizes"):
         Tiny(Anything(), file="", sizes=sizes)

@@ -37,12 +37,12 @@ def centroid(image: Tensor) -> Tensor:
 
 def test_file_of_another_total_is_refused(tmp_path: Path) -> None:
     write_fields(tmp_path / "a.h5", {"train": torch.zeros(1, 1, 2, 2)}, {}, {})
-    with pytest.raises(InputError, match="does not say its parameters, but {'total': 120.0}"):
+    with pytest.raises(InputError, match=r"parameters.*120\.0"):
         check_fits(tmp_path / "a.h5", TotalBrightness())
 
     attributes = TotalBrightness(90.0).attributes()
     write_fields(tmp_path / "a.h5", {"train": torch.zeros(1, 1, 2, 2)}, attributes, {})
-    with pytest.raises(InputError, match="has 90.0 as its parameters.total, but 120.0"):
+    with pytest.raises(InputError, match=r"90\.0.*parameters\.total.*120\.0"):
         check_fits(tmp_path / "a.h5", TotalBrightness())
 
 
@@ -162,7 +162,7 @@ def test_same_seed_same_file(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
     assert found["parameters"] == {"total": 120.0} and found["problem"] == "black_hole"
     assert found["ranges"]["diameter"] == [0.26, 0.46] and found["data_floor"] <= 2e-6
-    with pytest.raises(InputError, match="as its ranges.diameter, but"):
+    with pytest.raises(InputError, match=r"ranges\.diameter"):
         BlackHoleData(
             TotalBrightness(), 16, {"diameter": [0.3, 0.4]}, file=data.file, **options
         ).prepare_data()
@@ -170,16 +170,16 @@ def test_same_seed_same_file(tmp_path: Path) -> None:
 
 def test_ranges_that_make_no_sense_are_refused() -> None:
     for points in (0, -1):
-        with pytest.raises(InputError, match=f"positive points, got {points}"):
+        with pytest.raises(InputError, match=rf"points.*{points}\b"):
             black_holes(points)
     for ranges in ({"diametre": [0.1, 0.2]}, {"diameter": [0.2, 0.1]}, {"diameter": [0.2]}):
-        with pytest.raises(InputError, match=f"for '{next(iter(ranges))}', but.*diameter, x, y"):
+        with pytest.raises(InputError, match=f"'{next(iter(ranges))}'"):
             black_holes(ranges=ranges)
     for ranges in ({"blur": [0.0, 0.01]}, {"speed": [0.5, 1.0]}):
-        with pytest.raises(InputError, match="blur.*positive and the speed below 1"):
+        with pytest.raises(InputError, match="speed"):
             black_holes(ranges=ranges)
     for ranges in ({"ring": [0.5, 0.9]}, {"glow": [-0.1, 0.1]}):
-        with pytest.raises(InputError, match="ring, glow, spot shares of the total"):
+        with pytest.raises(InputError, match="ring, glow, spot"):
             black_holes(ranges=ranges)
 
 

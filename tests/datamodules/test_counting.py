@@ -52,21 +52,21 @@ def test_share_of_training_images_is_spoilt() -> None:
 
 
 def test_numbers_that_make_no_range_are_refused() -> None:
-    with pytest.raises(InputError, match="lowest <= highest, got 5 and 4"):
+    with pytest.raises(InputError, match=r"lowest.*\b5\b.*\b4\b"):
         CountingData(lowest=5, highest=4)
 
 
 @pytest.mark.parametrize(
     ("options", "got"),
     [
-        ({"sizes": (0, 0)}, r"got 64, \(0, 0\)"),
+        ({"sizes": (0, 0)}, r"\(0, 0\)"),
         ({"sizes": (4, -1)}, r"\(4, -1\)"),
-        ({"points": 0}, "got 0,"),
-        ({"spoilt": 1.5}, "and 1.5"),
-        ({"spoilt": -0.1}, "and -0.1"),
-        ({"spoilt": math.nan}, "and nan"),
+        ({"points": 0}, r"\b0\b"),
+        ({"spoilt": 1.5}, r"1\.5"),
+        ({"spoilt": -0.1}, r"-0\.1"),
+        ({"spoilt": math.nan}, "nan"),
     ],
 )
 def test_images_that_make_no_sense_are_refused(options: dict[str, Any], got: str) -> None:
-    with pytest.raises(InputError, match=f"CountingData expects positive points.*{got}"):
+    with pytest.raises(InputError, match=f"CountingData.*{got}"):
         CountingData(**options)

@@ -28,7 +28,7 @@ def test_prediction_goes_through_the_first_fields_of_train_and_val(tmp_path: Pat
 
     assert indices(train) == [[0, 1, 2, 3], [4, 5]] and indices(val) == [[0, 1, 2, 3]]
     data.predict_sizes = {"val": 5}
-    with pytest.raises(InputError, match="5 fields of split 'val'.* has 4"):
+    with pytest.raises(InputError, match=r"5\b.*'val'.*4\b"):
         data.predict_dataloader()
 
 
@@ -84,9 +84,9 @@ def test_ranks_evaluate_each_field_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size of at least 1"),
-        ({"num_workers": -1}, "num_workers of at least 0"),
-        ({"predict_sizes": {"test": 5}}, "positive numbers for train or val"),
+        ({"batch_size": 0}, r"batch_size.*\b0\b"),
+        ({"num_workers": -1}, r"num_workers.*-1"),
+        ({"predict_sizes": {"test": 5}}, r"train.*val"),
     ],
 )
 def test_options_that_make_no_batches_are_refused(
@@ -98,12 +98,12 @@ def test_options_that_make_no_batches_are_refused(
 
 def test_limit_that_leaves_no_batch_is_refused() -> None:
     trainer = L.Trainer(limit_train_batches=0.1, accelerator="cpu", logger=False)
-    with pytest.raises(InputError, match="leaves none of the 2 batches"):
+    with pytest.raises(InputError, match=r"\b2 batches"):
         iter(KeyedBatches(8, 4, 0, trainer=trainer))
 
 
 def test_too_few_fields_for_a_batch_are_refused() -> None:
-    with pytest.raises(InputError, match="7 fields do not fill a batch of 4 for each of 2"):
+    with pytest.raises(InputError, match=r"\b7\b.*\b4\b.*\b2\b"):
         KeyedBatches(7, 4, 0, ranks=2)
 
 

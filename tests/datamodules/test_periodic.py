@@ -90,21 +90,21 @@ def test_file_fits_its_symmetry_and_no_other(tmp_path: Path) -> None:
 
     assert data.shape == (1, 12, 12) and found["data_floor"] == 0
     assert found.items() >= {**data.constraint.attributes(), **data.describe()}.items()
-    with pytest.raises(InputError, match=r"\[2, 2\] as its parameters.tiles, but \[2, 3\]"):
+    with pytest.raises(InputError, match=r"\[2, 2\].*parameters\.tiles.*\[2, 3\]"):
         check_fits(file, Periodic([2, 3]))
-    with pytest.raises(InputError, match="does not say its parameters.mirrored, but"):
+    with pytest.raises(InputError, match=r"parameters\.mirrored"):
         check_fits(file, Reflection())
-    with pytest.raises(InputError, match="has 0.7 as its sigma, but 0.8 is wanted"):
+    with pytest.raises(InputError, match=r"0\.7.*sigma.*0\.8"):
         PeriodicData(Periodic(), 12, 0.8, file=file, sizes=data.sizes).prepare_data()
 
 
 def test_patterns_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(InputError, match=r"points, sigma and length, got 64, 0.0 and 0.7"):
+    with pytest.raises(InputError, match=r"sigma.*0\.0"):
         patterns(Periodic(), sigma=0.0)
     for points in (0, -2):
-        with pytest.raises(InputError, match=f"positive points.* got {points}, 0.7"):
+        with pytest.raises(InputError, match=rf"points.*{points}\b"):
             patterns(Rotation(2), points)
-    with pytest.raises(InputError, match="2 x 3 equal tiles"):
+    with pytest.raises(InputError, match=r"\b2\b.*\b3\b"):
         patterns(Periodic([2, 3]), 64)
 
 

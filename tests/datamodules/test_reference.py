@@ -156,28 +156,28 @@ def test_both_ends_are_scored_on_kolmogorov(kolmogorov_reference: Path, tmp_path
 
 
 def test_absent_fields_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no file .*absent\.h5' of reference fields"):
+    with pytest.raises(InputError, match=r"absent\.h5"):
         burgers(tmp_path / "absent.h5").setup("test")
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "predict"])
 def test_nothing_is_trained_on_reference_fields(stage: str) -> None:
-    with pytest.raises(InputError, match=f"for `test` alone, and this is `{stage}`"):
+    with pytest.raises(InputError, match=f"`{stage}`"):
         burgers(Path("any.h5")).setup(stage)
 
 
 def test_fields_of_another_equation_are_refused(reference: Path) -> None:
-    with pytest.raises(InputError, match=r"viscosity.*give Burgers the values of the file"):
+    with pytest.raises(InputError, match=r"viscosity"):
         ReferenceData(Burgers(viscosity=0.1), str(reference)).setup("test")
 
 
 def test_first_field_must_exist(tmp_path: Path) -> None:
     data, operator = tiny_data(tmp_path), Select(-1, 3, 8, 0.2)
     for first, fields in ((6, 1), (4, 3)):
-        message = f"{fields} test fields from position {first} on, .* but there are 6"
+        message = rf"{fields}\b.*{first}\b.*\b6\b"
         with pytest.raises(InputError, match=message):
             solve(tmp_path / "run", data, operator, Echo(), first=first, fields=fields)
-    with pytest.raises(ValueError, match="first field, counted from 0, got -1"):
+    with pytest.raises(ValueError, match=r"first.*-1"):
         Inverse(tiny_denoiser(), Burgers(), operator, Echo(), first=-1)
 
 

@@ -15,7 +15,7 @@ from tests.datamodules.sources import Anything, burgers, plain, write
 
 
 def test_missing_split_is_refused(reference: Path) -> None:
-    with pytest.raises(InputError, match=r"no /train/x.*its splits: test"):
+    with pytest.raises(InputError, match=r"/train/x.*test"):
         BurgersData(Burgers(), file=str(reference), sizes={}).setup("fit")
 
 
@@ -31,9 +31,9 @@ def test_values_within_rounding_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2, 3), r"shape \(2, 3\) in split 'train'"),
-        (torch.zeros(2, 2, 8, 8), r"Burgers expects .* got \(1, 2, 8, 8\)"),
-        (torch.zeros(2, 1, 8), r"Burgers expects .* got \(1, 1, 8\)"),
+        (torch.zeros(2, 3), r"\(2, 3\).*'train'"),
+        (torch.zeros(2, 2, 8, 8), r"Burgers.*\(1, 2, 8, 8\)"),
+        (torch.zeros(2, 1, 8), r"Burgers.*\(1, 1, 8\)"),
     ],
 )
 def test_other_shape_is_refused(tmp_path: Path, x: Tensor, message: str) -> None:
@@ -47,7 +47,7 @@ def test_splits_of_different_shapes_are_refused(tmp_path: Path) -> None:
     fields = {"train": torch.zeros(2, 1, 3), "val": torch.zeros(2, 1, 4)}
     write_fields(tmp_path / "a.h5", fields, {}, {})
 
-    with pytest.raises(InputError, match=r"\(1, 4\) in split 'val', but of \(1, 3\)"):
+    with pytest.raises(InputError, match=r"\(1, 4\).*'val'.*\(1, 3\)"):
         check_fits(tmp_path / "a.h5", Anything())
 
 
@@ -64,12 +64,12 @@ def test_file_without_attributes_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["train/x"] = np.zeros((2, 1, 8, 8), dtype=np.float32)
 
-    with pytest.raises(InputError, match="does not say its schema"):
+    with pytest.raises(InputError, match="schema"):
         check_fits(tmp_path / "a.h5", Burgers())
 
 
 def test_file_of_no_problem_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not say its problem, but 'burgers' is wanted"):
+    with pytest.raises(InputError, match=r"problem.*'burgers'"):
         check_fits(write(tmp_path / "a.h5", train=2), Burgers())
 
 
@@ -79,7 +79,7 @@ def test_field_with_nan_is_named(tmp_path: Path, in_memory: bool) -> None:
     x[2:4, 0, 1] = float("nan")
     write_fields(tmp_path / "a.h5", {"train": x}, {}, {})
 
-    with pytest.raises(InputError, match="field 2 of /train/x"):
+    with pytest.raises(InputError, match=r"\b2\b.*/train/x"):
         fields = FieldDataset(tmp_path / "a.h5", "train", in_memory)
         fields.__getitems__([4, 3, 2])
 
@@ -87,11 +87,11 @@ def test_field_with_nan_is_named(tmp_path: Path, in_memory: bool) -> None:
 def test_what_is_no_file_of_fields_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("not HDF5")
 
-    with pytest.raises(InputError, match="no HDF5 file"):
+    with pytest.raises(InputError, match="HDF5"):
         plain(tmp_path / "a.h5").setup("fit")
-    with pytest.raises(InputError, match="There is no file"):
+    with pytest.raises(InputError, match="no file"):
         plain(tmp_path / "b.h5").setup("fit")
-    with pytest.raises(InputError, match="`sizes` is empty"):
+    with pytest.raises(InputError, match="sizes"):
         plain(tmp_path / "b.h5").prepare_data()
 
 
@@ -108,7 +108,7 @@ def test_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
 def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="written"):
         write(tmp_path / "file" / "a.h5", train=2)
 
 
@@ -131,7 +131,7 @@ def test_fields_changed_after_they_were_written_are_refused(tmp_path: Path) -> N
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["train/x"][0] *= 2
 
-    with pytest.raises(InputError, match="changed after they were written"):
+    with pytest.raises(InputError, match="changed"):
         data.setup("fit")
 
 
@@ -142,5 +142,5 @@ def test_coordinates_that_do_not_fit_the_fields_are_refused(tmp_path: Path) -> N
         del file["coords/t"]
         file["coords/t"] = np.arange(3.0)
 
-    with pytest.raises(InputError, match="3 coordinates along t"):
+    with pytest.raises(InputError, match=r"\b3\b.*\bt\b"):
         data.setup("fit")

@@ -141,14 +141,14 @@ def test_measurement_without_noise_has_no_chi2(tmp_path: Path) -> None:
 
 
 def test_test_without_a_measured_field_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="before a field was measured.*limit_test_batches"):
+    with pytest.raises(InputError, match="limit_test_batches"):
         limit = {"limit_test_batches": 1}
         evaluate(tmp_path / "run", first=4, fields=2, batch_size=2, trainer=limit)
 
 
 def test_few_test_fields_are_refused_before_any_is_measured(tmp_path: Path) -> None:
     data = tiny_data(tmp_path, sizes={"train": 4, "val": 4, "test": 2})
-    with pytest.raises(InputError, match="at least 3 test fields, of which there are 2"):
+    with pytest.raises(InputError, match=r"\b3\b.*\b2\b"):
         evaluate(tmp_path / "run", data=data)
 
 
@@ -262,5 +262,5 @@ def test_more_processes_than_fields_are_refused() -> None:
         stage.setup("test")
 
     setup(2)
-    with pytest.raises(InputError, match="2 processes share the fields measured, .* only 1"):
+    with pytest.raises(InputError, match=r"\b2 processes.*\b1\b"):
         setup(1)

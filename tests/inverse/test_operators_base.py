@@ -86,7 +86,7 @@ def test_operator_without_decomposition() -> None:
 
     assert operator.svd() is None and torch.equal(operator.project(x), x)
     for name in ("adjoint", "pinv"):
-        with pytest.raises(NotImplementedError, match=f"Twice was asked for `{name}`: .* `svd`"):
+        with pytest.raises(NotImplementedError, match=rf"Twice.*{name}"):
             getattr(Twice(0.1), name)(x)
 
 
@@ -128,17 +128,17 @@ def test_noise_follows_the_precision_of_the_field() -> None:
 
 @pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf"), [0.1, -2.0], [math.nan]])
 def test_noise_of_no_meaning_is_refused(std: Any) -> None:
-    with pytest.raises(ValueError, match="Downsample expects .* finite std .* not negative, got"):
+    with pytest.raises(ValueError, match=r"Downsample.*std"):
         Downsample(2, std=std)
 
 
 def test_noise_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match=r"shape \(3, 1, 2, 2\), got one of shape \(2, 1, 1\)"):
+    with pytest.raises(InputError, match=r"\(3, 1, 2, 2\).*\(2, 1, 1\)"):
         Downsample(2, std=[0.1, 0.2]).measure(torch.zeros(3, 1, 4, 4), range(3))
     # would be one std per sample
-    with pytest.raises(InputError, match=r"shape \(2, 2, 3\), got one of shape \(2, 1, 1\)"):
+    with pytest.raises(InputError, match=r"\(2, 2, 3\).*\(2, 1, 1\)"):
         Downsample(2, [-1], std=[0.1, 0.2]).measure(torch.zeros(2, 2, 6), range(2))
-    with pytest.raises(InputError, match=r"shape \(2, 2, 3\), got one of shape \(4,\)"):
+    with pytest.raises(InputError, match=r"\(2, 2, 3\).*\(4,\)"):
         Select(-1, 3, 4, std=torch.ones(4)).measure(torch.zeros(2, 2, 4), range(2))  # type: ignore[arg-type]
 
 
@@ -165,7 +165,7 @@ def test_answers_are_judged_by_the_constraint_that_is_solved_for() -> None:
         return Inverse(tiny_denoiser(), constraint, Residual(Burgers()), DPS(), samples=3)
 
     assert stage(Burgers()).task == "inverse"
-    with pytest.raises(ValueError, match="the one by which answers are judged"):
+    with pytest.raises(ValueError, match="Residual"):
         stage(Burgers(dt=0.5))
 
 
@@ -202,29 +202,29 @@ def test_solver_may_solve_for_the_constraint_alone() -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: Downsample(0), "factor of at least 1, got 0"),
-        (lambda: Downsample(2, [2, 3]), r"counted from the last.*got \[2, 3\]"),
-        (lambda: Downsample(2, [-1, -1]), r"distinct axes.*got \[-1, -1\]"),
-        (lambda: Downsample(2, []), "distinct axes"),
-        (lambda: Blur(0.0, [4, 4]), "positive sigma, got 0"),
-        (lambda: Blur(1.0, [4]), r"two positive sizes \[H, W\], got \[4\]"),
-        (lambda: Blur(1.0, [4, 0]), r"two positive sizes \[H, W\], got \[4, 0\]"),
-        (lambda: Blur(1.0, [4, 4], cutoff=1.0), "cutoff between 0 and 1, got 1"),
-        (lambda: Blur(1.0, [4, 4], "mirror"), "circular, reflect or zero, got 'mirror'"),
-        (lambda: RandomProjection(0, [4]), "at least one row .* got 0 rows"),
-        (lambda: RandomProjection(2, []), r"positive sizes, got 2 rows and the sizes \[\]"),
-        (lambda: Fourier([4, 4], 1.5), "fraction between 0 and 1, got 1.5"),
-        (lambda: Fourier([4, 4], low=-1), "low to be at least 0, got -1"),
-        (lambda: Fourier([4, 4, 4]), r"two positive sizes \[H, W\], got \[4, 4, 4\]"),
-        (lambda: Select(0, 1, 3), "axis of the fields, got 0, which is that of the samples"),
-        (lambda: Select(-1, 0, 3), "distinct positions from 0 to 2, got 0"),
-        (lambda: Quantise(0.0), "positive step, got 0"),
-        (lambda: Mask([4, 4], [0, 0, 4]), r"box \[row, column, height, width\], got"),
-        (lambda: Mask([4, 6], [0, 4, 2, 3]), r"inside a grid of 4x6, got \[0, 4, 2, 3\]"),
-        (lambda: Mask([4, 6], [-1, 0, 2, 3]), r"inside a grid of 4x6, got \[-1, 0, 2, 3\]"),
-        (lambda: Mask([4, 6], [-4, 0, 2, 3]), r"inside a grid of 4x6, got \[-4, 0, 2, 3\]"),
-        (lambda: Mask([4, 6], [0, 0, 0, 3]), r"inside a grid of 4x6, got \[0, 0, 0, 3\]"),
-        (lambda: Mask([4, 6], [0, 0, 4, 6], hidden=True), r"\[0, 0, 4, 6\] hides all"),
+        (lambda: Downsample(0), r"factor.*\b0\b"),
+        (lambda: Downsample(2, [2, 3]), r"Downsample.*\[2, 3\]"),
+        (lambda: Downsample(2, [-1, -1]), r"Downsample.*\[-1, -1\]"),
+        (lambda: Downsample(2, []), r"Downsample.*\[\]"),
+        (lambda: Blur(0.0, [4, 4]), r"sigma.*\b0"),
+        (lambda: Blur(1.0, [4]), r"Blur.*\[4\]"),
+        (lambda: Blur(1.0, [4, 0]), r"Blur.*\[4, 0\]"),
+        (lambda: Blur(1.0, [4, 4], cutoff=1.0), r"cutoff.*\b1"),
+        (lambda: Blur(1.0, [4, 4], "mirror"), "'mirror'"),
+        (lambda: RandomProjection(0, [4]), r"RandomProjection.*\b0\b"),
+        (lambda: RandomProjection(2, []), r"RandomProjection.*\[\]"),
+        (lambda: Fourier([4, 4], 1.5), r"fraction.*1\.5"),
+        (lambda: Fourier([4, 4], low=-1), r"low.*-1"),
+        (lambda: Fourier([4, 4, 4]), r"Fourier.*\[4, 4, 4\]"),
+        (lambda: Select(0, 1, 3), r"Select.*\b0\b"),
+        (lambda: Select(-1, 0, 3), r"Select.*\b0\b"),
+        (lambda: Quantise(0.0), r"step.*\b0"),
+        (lambda: Mask([4, 4], [0, 0, 4]), r"Mask.*\[0, 0, 4\]"),
+        (lambda: Mask([4, 6], [0, 4, 2, 3]), r"Mask.*\[0, 4, 2, 3\]"),
+        (lambda: Mask([4, 6], [-1, 0, 2, 3]), r"Mask.*\[-1, 0, 2, 3\]"),
+        (lambda: Mask([4, 6], [-4, 0, 2, 3]), r"Mask.*\[-4, 0, 2, 3\]"),
+        (lambda: Mask([4, 6], [0, 0, 0, 3]), r"Mask.*\[0, 0, 0, 3\]"),
+        (lambda: Mask([4, 6], [0, 0, 4, 6], hidden=True), r"\[0, 0, 4, 6\]"),
     ],
 )
 def test_arguments_of_no_meaning_are_refused(build: Callable[[], Any], words: str) -> None:
@@ -235,18 +235,18 @@ def test_arguments_of_no_meaning_are_refused(build: Callable[[], Any], words: st
 @pytest.mark.parametrize(
     ("operator", "shape", "words"),
     [
-        (Downsample(4), (1, 8, 6), r"multiples of 4, got fields of shape \(2, 1, 8, 6\)"),
-        (Downsample(2, [-3]), (2, 4), r"got fields of shape \(2, 2, 4\)"),
-        (Blur(1.0, [4, 6]), (1, 6, 4), r"sizes \[4, 6\], got fields of shape \(2, 1, 6, 4\)"),
-        (RandomProjection(2, [1, 4]), (4,), r"sizes \[1, 4\], got fields of shape \(2, 4\)"),
+        (Downsample(4), (1, 8, 6), r"Downsample.*\(2, 1, 8, 6\)"),
+        (Downsample(2, [-3]), (2, 4), r"Downsample.*\(2, 2, 4\)"),
+        (Blur(1.0, [4, 6]), (1, 6, 4), r"\[4, 6\].*\(2, 1, 6, 4\)"),
+        (RandomProjection(2, [1, 4]), (4,), r"\[1, 4\].*\(2, 4\)"),
         (
             Select(5, 2, 8),
             (1, 8, 8),
-            r"axis 5 has 8 positions, got fields of shape \(2, 1, 8, 8\)",
+            r"axis 5.*\(2, 1, 8, 8\)",
         ),
-        (Select(-4, 2, 2), (1, 8, 8), r"axis -4 has 2 positions, got fields of shape"),
-        (Mask([4, 6], [0, 0, 2, 2]), (1, 6, 4), r"sizes \[4, 6\], got fields of shape"),
-        (Fourier([4, 6]), (2, 4, 5), r"sizes \[4, 6\], got fields of shape \(2, 2, 4, 5\)"),
+        (Select(-4, 2, 2), (1, 8, 8), r"axis -4.*\(2, 1, 8, 8\)"),
+        (Mask([4, 6], [0, 0, 2, 2]), (1, 6, 4), r"\[4, 6\].*\(2, 1, 6, 4\)"),
+        (Fourier([4, 6]), (2, 4, 5), r"\[4, 6\].*\(2, 2, 4, 5\)"),
     ],
 )
 def test_fields_of_another_size_are_refused(

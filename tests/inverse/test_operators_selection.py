@@ -36,12 +36,12 @@ def test_positions_are_kept_in_order() -> None:
 
 @pytest.mark.parametrize("index", [[], 0, [0, 8], [-1], [1, 1], 9])
 def test_positions_that_are_not_there_are_refused(index: Any) -> None:
-    with pytest.raises(ValueError, match="distinct positions from 0 to 7"):
+    with pytest.raises(ValueError, match=r"Select.*\b7\b"):
         Select(-1, index, 8)
 
 
 def test_field_of_another_size_is_refused() -> None:
-    with pytest.raises(InputError, match=r"axis -1 has 8 positions.*\(2, 1, 8, 9\)"):
+    with pytest.raises(InputError, match=r"axis -1.*\(2, 1, 8, 9\)"):
         Select(-1, 3, 8)(torch.zeros(2, 1, 8, 9))
 
 

@@ -206,17 +206,17 @@ def test_two_processes_find_the_answers_of_one(tmp_path: Path, mirrored: bool) -
 
 # what is refused
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
-    (lambda: DPS(power=3), "power 1 or 2 of the norm, got 3"),
-    (lambda: LGDMC(samples=0), "at least 1 sample"),
-    (lambda: LGDMC(power=0), "power 1 or 2"),
-    (lambda: DSG(gamma=1.5), r"gamma in \[0, 1\]"),
-    (lambda: DSG(gamma=-0.1), r"gamma in \[0, 1\]"),
-    (lambda: DSG(interval=0), "interval of at least 1"),
-    (lambda: Trust(bound=3.0, quantile=0.9), "leave one out"),
-    (lambda: Trust(quantile=0.9, transition=DDIM(start=0.4)), "starts at 0.4"),
-    (lambda: Trust(quantile=0.0), r"quantile in \(0, 1\]"),
-    (lambda: CosineSchedule(1.0), "between 0 and 1, got 1.0"),
-    (lambda: Trust(quantile=1.5), r"quantile in \(0, 1\]"),
+    (lambda: DPS(power=3), r"power.*\b3\b"),
+    (lambda: LGDMC(samples=0), "samples?.*0"),
+    (lambda: LGDMC(power=0), r"power.*\b0\b"),
+    (lambda: DSG(gamma=1.5), r"gamma.*1\.5"),
+    (lambda: DSG(gamma=-0.1), r"gamma.*-0\.1"),
+    (lambda: DSG(interval=0), r"interval.*\b0\b"),
+    (lambda: Trust(bound=3.0, quantile=0.9), r"bound.*quantile"),
+    (lambda: Trust(quantile=0.9, transition=DDIM(start=0.4)), r"0\.4"),
+    (lambda: Trust(quantile=0.0), r"quantile.*\b0"),
+    (lambda: CosineSchedule(1.0), r"CosineSchedule.*1\.0"),
+    (lambda: Trust(quantile=1.5), r"quantile.*1\.5"),
 ]
 
 
@@ -230,7 +230,7 @@ def test_published_chain_is_that_of_its_schedule() -> None:
     operator, _, m = projection()
     for schedule in (FlowSchedule(), CosineSchedule(), VPSchedule(0.1, 5.0)):
         for solver in (DPS(transition=Ancestral()), PiGDM(transition=Ancestral())):
-            with pytest.raises(InputError, match="VPSchedule.*use mdm.DDIM"):
+            with pytest.raises(InputError, match=r"VPSchedule"):
                 solver(mixture(schedule), operator, m, SHAPE, SEEDS)
 
 
@@ -238,7 +238,7 @@ def test_published_chain_is_that_of_its_schedule() -> None:
 def test_start_from_a_guess_needs_a_pseudo_inverse(kind: Any) -> None:
     solver = kind(transition=DDIM(4, start=0.5))
     m = torch.zeros(4, 1).double()
-    with pytest.raises(InputError, match="Residual has no pseudo-inverse.*a start of 1"):
+    with pytest.raises(InputError, match=r"Residual.*start"):
         solver(mixture(), Residual(Anything()), m, SHAPE, SEEDS)
 
 

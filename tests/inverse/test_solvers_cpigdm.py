@@ -66,7 +66,7 @@ def test_gain_form_is_the_transformed_sampler(w: float, lam: float) -> None:
     ortho = torch.eye(N) - p.projector
     for t, s in itertools.pairwise(times):
         x = bar @ a(t, -1.0).T
-        _, eps, d, g = p.diffusion(x, t)
+        _, eps, _, g = p.diffusion(x, t)
         y, s0, s1, j0, j1 = (integral(phi, t, s) for phi in phis(lam, w))
         bar = bar + lam * bar * (s - t) + y * p.h
         bar = bar + s0 * eps @ ortho + s1 * eps @ p.projector
@@ -137,7 +137,7 @@ def test_flow_is_its_transformed_sampler(lam: float) -> None:
     bar = math.exp(lam * 0.6) * both(x, 1, math.exp(kappa(0.6, w)))
     for t, s in itertools.pairwise(times):
         x = math.exp(-lam * t) * both(bar, 1, math.exp(-kappa(t, w)))
-        _, v, d, g = p.flow(x, t)
+        _, v, _, g = p.flow(x, t)
 
         def area(f: Callable[[float], float], k: int, t: float = t, s: float = s) -> float:
             return integral(lambda u: f(u) * math.exp(lam * u + k * kappa(u, w)), t, s)

@@ -177,5 +177,5 @@ def test_integral_that_diverges_is_refused() -> None:
     solver = PiGDM(1.0, "bayes", integrate=True, transition=DDIM(4, eta=0.0))
     operator = Select(-1, 2, 4, 0.0)
     m = torch.zeros(1, 1, 3, 2)
-    with pytest.raises(InputError, match="diverges at time 0, unless.*noise.*CPiGDM"):
+    with pytest.raises(InputError, match=r"CPiGDM"):
         solver(gaussian(dtype=torch.float32), operator, m, (1, 3, 4), [0])

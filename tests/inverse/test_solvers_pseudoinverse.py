@@ -100,7 +100,7 @@ def test_projection_needs_a_linear_operator() -> None:
     pulled = Pullback(p.operator, Affine())
     for solver in (CPiGDM(project=True), PiGDM(project=True)):
         for operator in (pulled, Quantise(0.5)):
-            with pytest.raises(InputError, match="linear operator.*namm.IdentityMirror"):
+            with pytest.raises(InputError, match="IdentityMirror"):
                 solver(p.denoiser, operator, p.m, SHAPE, p.seeds)
 
 
@@ -112,7 +112,7 @@ def test_guidance_of_a_flow_is_infinite_without_signal(weighting: Weighting) -> 
         PiGDM(1.0, weighting, integrate=True),
         CPiGDM(1.0, weighting),
     ):
-        with pytest.raises(InputError, match="infinite .* 'conjugate', or start below 1"):
+        with pytest.raises(InputError, match=r"'conjugate'"):
             p.solve(solver)
     p.solve(PiGDM(1.0, weighting, transition=DDIM(5, 0.0, 0.6)))
     p.solve(CPiGDM(1.0, weighting, transition=DDIM(5, 0.0, 0.6)))
@@ -121,7 +121,7 @@ def test_guidance_of_a_flow_is_infinite_without_signal(weighting: Weighting) -> 
 @pytest.mark.parametrize("solver", [PiGDM, CPiGDM])
 def test_start_from_a_guess_needs_a_pseudo_inverse(solver: Any) -> None:
     p = pose()
-    with pytest.raises(InputError, match="Residual has no pseudo-inverse.*a start of 1"):
+    with pytest.raises(InputError, match=r"Residual.*start"):
         options = (Residual(Total(), 1.0), torch.zeros(8, 1).double(), SHAPE, p.seeds)
         solver(transition=DDIM(5, 0.0, 0.4))(p.denoiser, *options)
     p.denoiser.reset_cost()

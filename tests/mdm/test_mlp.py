@@ -30,7 +30,7 @@ def test_network_takes_a_trajectory_for_a_point() -> None:
     net, x, t = MLP(12, width=8, layers=1), paths(3).float(), torch.full((3,), 500.0)
 
     assert torch.equal(net(x, t), net(x.reshape(3, 12, 1, 1), t).reshape(3, 2, 6, 1))
-    with pytest.raises(ValueError, match=r"12 numbers.*got \(3, 2, 5, 1\)"):
+    with pytest.raises(ValueError, match=r"\b12\b.*\(3, 2, 5, 1\)"):
         net(x[:, :, 1:], t)
 
 
@@ -65,7 +65,7 @@ def test_network_is_that_of_a_denoiser() -> None:
 
 
 def test_network_refuses_fields_that_are_no_points() -> None:
-    with pytest.raises(ValueError, match=r"\(B, 2, 1, 1\), got \(3, 2, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"\(3, 2, 4, 4\)"):
         MLP()(torch.zeros(3, 2, 4, 4), torch.zeros(3))
 
 

@@ -166,5 +166,5 @@ def test_sample_is_the_same_alone_and_in_a_batch(sampler: Sampler) -> None:
 
 
 def test_chain_that_needs_a_first_guess_draws_no_samples() -> None:
-    with pytest.raises(ValueError, match="from noise alone, got .* starts at 0.4"):
+    with pytest.raises(ValueError, match=r"0\.4"):
         ChainSampler(DDIM(start=0.4))

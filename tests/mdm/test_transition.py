@@ -1,5 +1,6 @@
 """Transitions: the posterior of the forward process, and its marginals."""
 
+import itertools
 import math
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_step_is_the_posterior_of_the_forward_process(schedule: Schedule) -> Non
 
     times = DDIM(steps=10).times(VPSchedule())
     assert times.dtype == torch.float64 and times.tolist() == pytest.approx(np.linspace(1, 0, 11))
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         covariance = alpha_t / alpha_s * sigma_s**2  # of y_s and y_t
         c2 = covariance / sigma_t**2
@@ -66,7 +67,7 @@ def test_step_is_the_posterior_of_the_forward_process(schedule: Schedule) -> Non
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=named)
 def test_step_keeps_the_marginals(schedule: Schedule, eta: float) -> None:
     times = DDIM(steps=7).times(VPSchedule())
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         c1, c2, std = (float(c) for c in DDIM(eta=eta).step(schedule, t, s))
 
@@ -86,7 +87,7 @@ def test_published_chain_has_its_coefficients() -> None:
     b = np.linspace(1e-4, 2e-2, 1000)
     kept = np.cumprod(1 - b)
     before = np.concatenate([[1.0], kept[:-1]])
-    for i, (t, s) in zip(range(999, -1, -1), zip(times[:-1], times[1:], strict=True), strict=True):
+    for i, (t, s) in zip(range(999, -1, -1), itertools.pairwise(times), strict=True):
         assert math.floor(999 * float(t)) == i
         step = [float(c) for c in chain.step(VPSchedule(), t, s)]
         variance = b[i] if i else b[1] * (1 - kept[0]) / (1 - kept[1])

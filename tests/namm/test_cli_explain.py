@@ -142,7 +142,7 @@ def test_error_of_a_constructor(
           f"        raise {error}('three is not two')\n")  # fmt: skip
 
     if error == "TypeError":  # a bug, whose traceback is wanted
-        with pytest.raises(TypeError, match="^three is not two$"):
+        with pytest.raises(TypeError, match=r"^three is not two$"):
             fit("a", "--model.constraint=mine.Mine")
     else:
         assert fit("a", "--model.constraint=mine.Mine") == 1

@@ -39,7 +39,7 @@ def test_methods_of_two_tasks_may_share_a_name(tmp_path: Path) -> None:
 def test_results_of_the_same_name_are_not_dropped(tmp_path: Path) -> None:
     for place, value in (("a", 0.5), ("b", 0.25)):
         write(tmp_path / "inverse" / place, "one", "dps", value)
-    with pytest.raises(InputError, match=r"a and .*b both hold .*'dps' in the task 'one': give"):
+    with pytest.raises(InputError, match=r"a and .*b .*'dps'.*'one'"):
         report(tmp_path)
     assert not (tmp_path / "results.json").exists()
 
@@ -47,7 +47,7 @@ def test_results_of_the_same_name_are_not_dropped(tmp_path: Path) -> None:
 def test_folder_above_the_runs_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "burgers" / "inverse" / "dps", "one", "DPS", 0.5)
     report(tmp_path / "burgers")
-    with pytest.raises(InputError, match=r"several problems: give .* such as .*burgers\."):
+    with pytest.raises(InputError, match=r"burgers\b"):
         report(tmp_path)
 
 

@@ -128,7 +128,7 @@ def test_rate_rises_and_falls(tmp_path: Path) -> None:
 
 
 def test_rate_that_falls_needs_a_last_step(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs to know the last step"):
+    with pytest.raises(InputError, match="max_steps"):
         fit(
             tmp_path,
             tiny_stage(optimiser=Optimiser(1e-2, 0.5, decay=True)),

@@ -115,7 +115,7 @@ def test_dilated_convolution_is_converted() -> None:
 def test_convolution_that_cannot_be_converted_is_named() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, dilation=2))
 
-    with pytest.raises(ValueError, match=r"cannot convert .* dilation=\(2, 2\)"):
+    with pytest.raises(ValueError, match=r"dilation=\(2, 2\)"):
         pad_per_axis(net, AXES)
 
 
@@ -134,7 +134,7 @@ def test_pad_is_that_of_torch_and_fold_its_adjoint(mode: Padding) -> None:
 def test_pad_beyond_the_field_is_refused(mode: Padding, width: int) -> None:
     x = torch.randn(1, 1, 6, 8)
     pad(x, (width - 1, 0), (mode, mode))
-    with pytest.raises(ValueError, match=f"{mode} padding of {width} .* axis of 6 points"):
+    with pytest.raises(ValueError, match=rf"{mode}.*{width}.*\b6\b"):
         pad(x, (width, 0), (mode, mode))
 
 

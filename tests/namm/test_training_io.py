@@ -37,7 +37,7 @@ def test_checkpoints_of_equal_states_are_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_checkpoint_interval_is_positive() -> None:
-    with pytest.raises(InputError, match="positive every_n_train_steps, got 0"):
+    with pytest.raises(InputError, match=r"every_n_train_steps.*\b0\b"):
         KeepLast(0)
 
 

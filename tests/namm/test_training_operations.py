@@ -91,7 +91,7 @@ def test_training_matches_the_operations_of_others(tmp_path: Path, times: int) -
 def test_match_with_an_uncounted_training_is_refused(tmp_path: Path) -> None:
     fit(tmp_path, tiny_stage(), KeepLast(1))
 
-    with pytest.raises(InputError, match="has no count of operations"):
+    with pytest.raises(InputError, match=r"\.ckpt"):
         fit(tmp_path, tiny_stage(), Flops([str(last(tmp_path))]))
 
 

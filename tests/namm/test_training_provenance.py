@@ -73,7 +73,7 @@ def test_checkpoint_of_another_problem_is_refused(
 def test_checkpoint_of_other_networks_is_refused(trained: Path, tmp_path: Path) -> None:
     other = MirrorMap(ICNN(width=3, layers=1), PatchNet(patch=2, width=8, blocks=1, detail=2))
 
-    with pytest.raises(InputError, match="of other networks: mirror.forward_map.convex"):
+    with pytest.raises(InputError, match=r"mirror\.forward_map\.convex"):
         fit(tmp_path, tiny_stage(other), ckpt_path=last(trained), max_steps=4)
 
 
@@ -108,7 +108,7 @@ def test_maps_of_another_problem_are_refused(trained: Path, tmp_path: Path, kind
     stage, data, said = other_problem(kind, trained, tmp_path)
     stage = tiny_stage(constraint=stage.constraint, init_from=str(last(trained)))
 
-    with pytest.raises(InputError, match=f"The checkpoint {last(trained)} {said}"):
+    with pytest.raises(InputError, match=f"{last(trained)}.*{said}"):
         fit(tmp_path, stage, Provenance(), data=data)
     fit(tmp_path, stage, Provenance(force=True), data=data)
 
@@ -116,16 +116,16 @@ def test_maps_of_another_problem_are_refused(trained: Path, tmp_path: Path, kind
 def test_constraint_that_is_not_that_of_the_data_is_refused(tmp_path: Path) -> None:
     stage = tiny_stage(constraint=Burgers("crank_nicolson"))
 
-    with pytest.raises(InputError, match="The data module has .*euler.*crank_nicolson"):
+    with pytest.raises(InputError, match=r"euler.*crank_nicolson"):
         fit(tmp_path, stage, Provenance())
 
 
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
-        (Divergence(), r"expects fields of shape \(B, T \* 2, X, Y\)|problem"),
-        (Obstacle([0.0, 0.0], 1.0), "trajectories of 2 coordinates, got 1"),
-        (Periodic(), "does not say its parameters.tiles"),
+        (Divergence(), r"Divergence|problem"),
+        (Obstacle([0.0, 0.0], 1.0), r"Obstacle"),
+        (Periodic(), r"parameters\.tiles"),
     ],
 )
 def test_data_that_the_constraint_does_not_judge_are_refused(
@@ -171,7 +171,7 @@ def test_terms_of_a_sum_are_compared() -> None:
         ([Burgers(dt=0.2), Total()], [1.0, 1.0]),
         ([Burgers()], [1.0]),
     ):
-        with pytest.raises(InputError, match="this stage has"):
+        with pytest.raises(InputError, match=r"terms|weights"):
             provenance(Sum(terms, weights)).on_load_checkpoint(None, None, checkpoint)
 
 

@@ -81,7 +81,8 @@ def test_parts_of_other_stages_come_from_the_files_beside(problem: Path) -> None
     assert same(load_part(file("mdm"), "mirror"), load_mirror(file("namm")))
     assert isinstance(load_part(file("namm"), "constraint"), Burgers)
     with safe_open(file("mdm"), framework="pt") as content:
-        assert {name.split(".")[0] for name in content.keys()} == {"denoiser"}
+        names = content.keys()
+    assert {name.split(".")[0] for name in names} == {"denoiser"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -139,21 +140,21 @@ def test_load_takes_the_fine_tuned_maps_and_samples_in_three_lines(problem: Path
 
 
 def test_load_needs_maps_and_their_diffusion_model(problem: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folder pretrained/nothing, neither in the working"):
+    with pytest.raises(InputError, match="pretrained/nothing"):
         namm.load("nothing")
     shutil.copy(file("finetune"), tmp_path)
-    with pytest.raises(InputError, match="holds finetune, but the maps"):
+    with pytest.raises(InputError, match="finetune"):
         namm.load(str(tmp_path))
     shutil.copy(file("mdm"), tmp_path)
     assert namm.load(str(tmp_path)).dm is None
 
 
 def test_what_is_not_shipped_is_refused_in_a_sentence(problem: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="namm.safetensors holds the averaged weights alone"):
+    with pytest.raises(InputError, match=r"namm\.safetensors"):
         load_mirror(file("namm"), "raw")
-    with pytest.raises(InputError, match="no part 'denoiser', only constraint, mirror"):
+    with pytest.raises(InputError, match=r"'denoiser'.*constraint, mirror"):
         load_denoiser(file("namm"))
-    with pytest.raises(InputError, match="There is no checkpoint none.safetensors"):
+    with pytest.raises(InputError, match=r"none\.safetensors"):
         load_mirror("none.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
     counter = Path(__file__).parents[2] / "pretrained/count/counter.safetensors"
@@ -165,7 +166,7 @@ def test_what_is_not_shipped_is_refused_in_a_sentence(problem: Path, tmp_path: P
 
 def test_weights_without_a_recipe_are_not_shipped() -> None:
     state = {"state_dict": tiny_mirror().state_dict(), "hyper_parameters": {"lr": 1e-3}}
-    with pytest.raises(InputError, match="without the recipe of its mirror cannot be shipped"):
+    with pytest.raises(InputError, match="recipe"):
         pack(state)
 
 
@@ -190,7 +191,7 @@ def test_weight_too_large_for_half_is_refused(problem: Path) -> None:
     state = read_checkpoint(last("namm"))
     name = next(k for k, w in state["state_dict"].items() if "inverse_map" in k and w.ndim > 1)
     state["state_dict"][name].view(-1)[0] = 1e5
-    with pytest.raises(InputError, match=r"reaches 1e\+05, too much for float16"):
+    with pytest.raises(InputError, match=r"1e\+05.*float16"):
         pack(state, half=True)
 
 
@@ -351,7 +352,7 @@ def test_parameters_in_a_tuple_are_compared_after_they_were_shipped() -> None:
     callback.own = {"constraint": {"class": "Periodic", "tiles": (2, 2)}}
 
     callback._compare({"constraint": {"class": "Periodic", "tiles": [2, 2]}}, "The file")
-    with pytest.raises(InputError, match=r"The file has constraint tiles \[2, 4\], this stage"):
+    with pytest.raises(InputError, match=r"tiles.*\[2, 4\]"):
         callback._compare({"constraint": {"class": "Periodic", "tiles": [2, 4]}}, "The file")
 
 
@@ -367,9 +368,9 @@ def test_record_of_a_training_counts_its_cost_and_stands_for_no_weights(
     facts = ("global_step", "callbacks", "hyper_parameters", "provenance")
     ours, theirs = read_checkpoint(record), read_checkpoint(whole)
     assert all(ours[key] == theirs[key] for key in facts)
-    with pytest.raises(InputError, match="is the record of a training, without its weights"):
+    with pytest.raises(InputError, match="record"):
         load_mirror(record)
-    with pytest.raises(InputError, match="is the record of a training, without its weights"):
+    with pytest.raises(InputError, match="record"):
         NAMM(tiny_mirror(), Burgers(), init_from=record)
     assert same(namm.load(str(folder)).mirror, load_mirror(file("finetune")))
 

@@ -80,7 +80,7 @@ def test_broken_weights_name_the_terms_that_see_them(tmp_path: Path) -> None:
     def break_inverse(stage: NAMM) -> None:
         next(stage.mirror.inverse_map.parameters()).data.fill_(float("nan"))
 
-    with pytest.raises(InputError, match="At step 1 .*cycle_inverse is nan") as caught:
+    with pytest.raises(InputError, match=r"step 1\b.*cycle_inverse") as caught:
         fit(tmp_path, tiny_stage(), Break(1, break_inverse))
     assert "No checkpoint was written" in str(caught.value)
     assert "regulariser" not in str(caught.value)
@@ -93,6 +93,6 @@ def test_resumed_training_that_breaks_names_the_checkpoint_it_came_from(tmp_path
     fit(tmp_path, tiny_stage(), KeepLast(1))
     before = last(tmp_path).read_bytes()
     resume: dict[str, Any] = {"max_steps": 6, "ckpt_path": last(tmp_path)}
-    with pytest.raises(InputError, match=f"The last good checkpoint is {last(tmp_path)}"):
+    with pytest.raises(InputError, match=str(last(tmp_path))):
         fit(tmp_path, tiny_stage(), KeepLast(100), Break(4, break_inverse), **resume)
     assert last(tmp_path).read_bytes() == before

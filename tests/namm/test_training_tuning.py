@@ -67,7 +67,7 @@ def test_fine_tuning_refuses_samples_of_other_maps(trained: Path, tmp_path: Path
         if drawn == space(stage.mirror):
             fit(tmp_path, stage, Provenance(), data=data)
         else:
-            with pytest.raises(InputError, match=r"samples.h5 were drawn in another .*--force"):
+            with pytest.raises(InputError, match=r"samples\.h5.*--force"):
                 fit(tmp_path, stage, Provenance(), data=data)
 
 
@@ -97,12 +97,12 @@ def test_forced_training_goes_on_under_the_constraint_that_is_given(tmp_path: Pa
 
 def test_fine_tuning_refuses_samples_of_another_grid() -> None:
     batch = {"x": torch.rand(2, 1, 8, 8), "index": torch.arange(2), "y": torch.rand(2, 1, 16, 16)}
-    with pytest.raises(InputError, match=r"\(1, 16, 16\), but g makes fields of \(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"\(1, 16, 16\).*\(1, 8, 8\)"):
         tiny_stage().losses(batch, "train", 0)
 
 
 def test_only_a_learned_mirror_is_frozen() -> None:
-    with pytest.raises(InputError, match="got IdentityMirror: leave it out"):
+    with pytest.raises(InputError, match="IdentityMirror"):
         tiny_stage(mirror=IdentityMirror(), freeze_forward=True)
 
 
@@ -122,5 +122,5 @@ def test_fine_tuning_sees_the_mirror_samples(tmp_path: Path) -> None:
 def test_maps_of_other_networks_are_refused(trained: Path) -> None:
     mirror = MirrorMap(ICNN(width=5, layers=1), PatchNet(patch=2, width=8, blocks=1, detail=4))
 
-    with pytest.raises(InputError, match="do not fit the networks asked for"):
+    with pytest.raises(InputError, match=r"\.ckpt"):
         tiny_stage(mirror, init_from=str(last(trained)))
