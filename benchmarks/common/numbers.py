@@ -1,15 +1,18 @@
-r"""Means of a few numbers with their intervals, and numbers with few digits."""
+r"""Means of a few numbers with their intervals, as rows of results."""
 
-__all__ = ["interval", "tidy"]
+__all__ = ["Row", "interval", "rows_of", "tidy", "winners"]
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from scipy import stats
 
+Row = dict[str, Any]
 
-def interval(each: list[float]) -> dict[str, Any]:
+
+def interval(each: Sequence[float]) -> Row:
     r"""Returns the mean, its 95 % interval of Student's t, and the std of a few numbers."""
     mean, sd = statistics.mean(each), statistics.stdev(each)
     half = float(stats.t.ppf(0.975, len(each) - 1)) * sd / math.sqrt(len(each))
@@ -20,3 +23,33 @@ def interval(each: list[float]) -> dict[str, Any]:
 def tidy(x: float) -> float:
     r"""Returns a number with four digits."""
     return float(f"{x:.4g}")
+
+
+def rows_of(about: Row, values: Sequence[dict[str, float]], spent: Row) -> list[Row]:
+    r"""Returns a row for each metric: its mean, interval and std.
+
+    Arguments:
+        about: The first columns, such as task and method.
+        values: The metrics of each seed.
+        spent: The last columns, such as the costs.
+    """
+    return [
+        {**about, "metric": metric, **interval([v[metric] for v in values]), "seed": 0, **spent}
+        for metric in values[0]
+    ]
+
+
+def winners(losses: dict[str, float], sd: dict[str, float], pooled: bool = True) -> list[str]:
+    r"""Returns the name of the smallest loss, then the names within one standard deviation of it.
+
+    Arguments:
+        losses: The losses by name.
+        sd: The standard deviations by name.
+        pooled: Whether the deviation is pooled over both names, or of the smallest loss alone.
+    """
+    first, *others = sorted(losses, key=losses.__getitem__)
+
+    def margin(name: str) -> float:
+        return math.sqrt((sd[first] ** 2 + sd[name] ** 2) / 2) if pooled else sd[first]
+
+    return [first, *(n for n in others if losses[n] - losses[first] <= margin(n))]

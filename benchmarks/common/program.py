@@ -1,10 +1,13 @@
-r"""The start of a benchmark."""
+r"""The start of a benchmark, its options, and its processes."""
 
-__all__ = ["launch"]
+__all__ = ["launch", "options", "parallel"]
 
+import argparse
+import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from constraints import InputError
 from namm.cli.main import answered
@@ -25,3 +28,24 @@ def launch(main: Callable[[], int | None]) -> None:
         return main()
 
     sys.exit(answered(checked))
+
+
+def options(doc: str | None, out: str | None = None) -> argparse.ArgumentParser:
+    r"""Returns the parser of a program.
+
+    Arguments:
+        doc: The docstring of the program, whose first line is shown.
+        out: The default of `--out`, the folder of the results; no such option if missing.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    if out:
+        parser.add_argument("--out", type=Path, default=Path(out), help="the folder of results")
+    return parser
+
+
+def parallel(function: Callable[..., Any], todo: Sequence[Sequence[Any]], jobs: int) -> list[Any]:
+    r"""Returns what a function makes of each list of arguments, in some processes."""
+    if jobs == 1:
+        return [function(*one) for one in todo]
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        return pool.starmap(function, todo, chunksize=1)

@@ -8,25 +8,22 @@ the numbers, tables, and a figure. From the root:
     python -m benchmarks.posteriors [--quick] [--out DIR] [--seeds N] [--jobs N]
 """
 
-import argparse
-import multiprocessing
 import platform
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..common.files import write_json
-from ..common.program import launch
+from ..common.program import launch, options, parallel
+from .figure import draw
 from .measure import QUICK, Plan, measure
 from .methods import METHODS
 from .problems import TASKS
-from .report import draw, summarise
+from .tables import summarise
 
 MAIN = ("sw2", "violation")
-OUT = Path("docs/results/posteriors")
 NOTES = [
     "further: the other metrics, as value and sd, with the costs of the rows",
     "value: mean over seeds; sd: over seeds; ci95: Student's t over seeds",
@@ -40,9 +37,8 @@ NOTES = [
 
 def main(argv: list[str] | None = None) -> None:
     r"""Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = options(__doc__, "docs/results/posteriors")
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
     parser.add_argument("--seeds", type=int, help="the number of seeds, at least 2")
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes")
     args = parser.parse_args(argv)
@@ -57,12 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         for task in TASKS
         if task != "exact" or d in plan.exact
     ]
-    if args.jobs > 1:
-        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-            parts = pool.starmap(measure, todo, chunksize=1)
-    else:
-        parts = [measure(*one) for one in todo]
-    parts = parts[::-1]  # the small ones first
+    parts = parallel(measure, todo, args.jobs)[::-1]  # the small ones first
     rows = [row for part in parts for row in part["rows"]]
     further: dict[str, Any] = {}
     for row in rows:  # only values and their spread, or the file would be several times as large

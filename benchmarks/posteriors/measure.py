@@ -1,26 +1,22 @@
 r"""Tunes solvers on problems whose posterior is known, and measures how close they come."""
 
-__all__ = ["QUICK", "Plan", "measure", "solve", "tune"]
+__all__ = ["QUICK", "Plan", "measure", "run", "tune"]
 
 import math
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 
 from constraints import derive_seed
-from inverse import Cost, Sequential, Trust
-from mdm import DDIM
+from inverse import Sequential
 
-from ..common.numbers import interval, tidy
-from ..common.sampling import by_batch
-from .methods import METHODS, Method, alike
+from ..common.numbers import Row, rows_of, tidy
+from ..common.solving import Method, solve
+from .methods import METHODS, affordable, alike
 from .problems import TASKS, Problem, prior, problem, scores, sliced_w2
 
 
@@ -52,10 +48,10 @@ class Plan:
 QUICK = Plan((2,), (2,), (5, 10), 4, 16, 32, 128, 2)
 
 
-def solve(
+def run(
     p: Sequence[Problem], solver: Sequential, seeds: list[int], per: int, repeats: int = 1
-) -> tuple[Tensor, Cost, float]:
-    r"""Returns samples, the calls and products for each, and the seconds for all.
+) -> tuple[Tensor, Row]:
+    r"""Returns samples, and the cost of each.
 
     Arguments:
         p: The problems, which differ in their measurement alone.
@@ -64,21 +60,15 @@ def solve(
         per: The number of samples for each problem.
         repeats: How many times all of it is repeated, with the same noise.
     """
-    denoiser, d = p[0].denoiser, p[0].reference.shape[1]
     m = torch.cat([one.m.expand(per, *one.m.shape[1:]) for one in p])
     m = m.repeat(repeats, *[1] * (m.ndim - 1))
-    with mock.patch("mdm.sampler.noise", by_batch):
-        if isinstance(solver, Trust) and solver.quantile is not None:
-            with torch.no_grad():
-                solver.estimate(denoiser, (1, d))
-        denoiser.reset_cost()
-        start = time.perf_counter()
-        y = solver(denoiser, p[0].operator, m, (1, d), seeds * repeats).y[:, 0]
-    return y, Cost(denoiser.calls, denoiser.vjps), time.perf_counter() - start
+    shape = (1, p[0].reference.shape[1])
+    result, cost = solve(solver, p[0].denoiser, p[0].operator, m, shape, seeds * repeats)
+    return result.y[:, 0], cost
 
 
 def tune(
-    method: Method, steps: int, settings: list[dict[str, Any]], p: Sequence[Problem], per: int
+    method: Method, steps: int, settings: list[Row], p: Sequence[Problem], per: int
 ) -> list[float]:
     r"""Returns the distance of each setting, over the problems.
 
@@ -90,47 +80,21 @@ def tune(
         per: The number of samples for each problem.
     """
     seeds = [derive_seed("tune", i) for i in range(per * len(p))]
-    batches: list[list[dict[str, Any]]] = [[s] for s in settings]
+    batches = [[s] for s in settings]
     if not method.projector:  # one chain for all step sizes, each sample with its own
         seconds = sorted({s.get("interval", 0) for s in settings})
         batches = [[s for s in settings if s.get("interval", 0) == b] for b in seconds]
     out: dict[str, float] = {}
     for batch in batches:
-        setting = dict(batch[0])
-        if len(batch) > 1:
-            sizes = torch.tensor([s[method.knob] for s in batch]).repeat_interleave(len(seeds))
-            trust = isinstance(method.build(DDIM(1)), Trust)
-            setting[method.knob] = sizes if trust else sizes[:, None, None]
-        y, _, _ = solve(p, method.solver(steps, setting), seeds, per, len(batch))
+        setting = method.joined(batch, len(seeds), 2) if len(batch) > 1 else batch[0]
+        y, _ = run(p, method.solver(steps, setting), seeds, per, len(batch))
         for s, ours in zip(batch, y.chunk(len(batch)), strict=True):
             each = zip(p, ours.chunk(len(p)), strict=True)
             out[str(s)] = statistics.mean(sliced_w2(z, one.reference) for one, z in each)
     return [out[str(s)] for s in settings]
 
 
-def rows_of(
-    task: str, name: str, protocol: str, values: list[dict[str, float]], cost: dict[str, Any]
-) -> list[dict[str, Any]]:
-    r"""Returns the rows of one method, problem and budget: means over seeds, with the interval of
-    Student's t."""
-    rows = []
-    for metric in values[0]:
-        rows.append(
-            {"task": task, "method": name, "protocol": protocol, "metric": metric}
-            | interval([v[metric] for v in values])
-            | {"seed": 0}
-            | cost
-        )
-    return rows
-
-
-@cache
-def steps_of(name: str, calls: int) -> int:
-    r"""Returns the steps of a method that so many calls pay for."""
-    return METHODS[name].steps(prior("gaussian", 2), calls)
-
-
-def measure(kind: str, d: int, task: str, plan: Plan) -> dict[str, Any]:
+def measure(kind: str, d: int, task: str, plan: Plan) -> Row:
     r"""Returns the rows of a problem, how each method was tuned, and the seconds of one core.
 
     Arguments:
@@ -151,13 +115,16 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> dict[str, Any]:
         again = problem(kind, d, task, "evaluate", more).reference[plan.reference :]
     values = [scores(truth, y) for y in again.chunk(plan.seeds)]
     free = {"n": len(seeds), "calls": 0, "vjps": 0, "flops": None, "seconds": 0.0}
-    rows, tuned = rows_of(truth.name, "exact samples", "floor", values, free), []
+    about = {"task": truth.name, "method": "exact samples", "protocol": "floor"}
+    rows, tuned = rows_of(about, values, free), []
     for name, method in METHODS.items():
         if method.needs_noise and not TASKS[task]:
             continue
-        settings, best = method.settings(task, plan.settings), 0
+        settings, best = method.settings(plan.settings, task != "disc"), 0
         for calls in plan.budgets:
-            steps, chosen = steps_of(name, calls), list(range(len(settings)))
+            steps = affordable(name, prior("gaussian", 2), calls)
+            chosen = list(range(len(settings)))
+            about = {"task": truth.name, "method": name, "protocol": f"{calls} calls"}
             if calls == plan.budgets[-1] and len(settings) > 1:
                 chosen = alike(settings, best, str(method.knob))
             if len(chosen) > 1:
@@ -167,19 +134,17 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> dict[str, Any]:
                 ends = (method.low, method.high)
                 edge = any(math.isclose(settings[best][method.knob], end) for end in ends)
                 tuned.append(
-                    {"task": truth.name, "method": name, "protocol": f"{calls} calls"}
+                    about
                     | {"steps": steps, "setting": _tidy(settings[best]), "edge": edge}
                     | {"trials": len(chosen), "sw2": tidy(min(distances))}
                 )
             solver = method.solver(steps, settings[best])
-            y, cost, seconds = solve([truth], solver, seeds, len(seeds))
+            y, cost = run([truth], solver, seeds, len(seeds))
             values = [scores(truth, z) for z in y.chunk(plan.seeds)]
-            spent = {"n": len(seeds), "calls": cost.calls, "vjps": cost.vjps, "flops": None}
-            spent |= {"seconds": tidy(seconds / len(seeds))}
-            rows += rows_of(truth.name, name, f"{calls} calls", values, spent)
+            rows += rows_of(about, values, {**free, **cost, "seconds": tidy(cost["seconds"])})
     print(f"{truth.name} done", flush=True)
     return {"rows": rows, "tuned": tuned, "seconds": time.process_time() - begun}
 
 
-def _tidy(setting: dict[str, Any]) -> dict[str, Any]:
+def _tidy(setting: Row) -> Row:
     return {k: tidy(v) if isinstance(v, float) else v for k, v in setting.items()}

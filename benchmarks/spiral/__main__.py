@@ -9,7 +9,6 @@ numbers, tables and a figure. From the root:
     python -m benchmarks.spiral [--checkpoint CKPT] [--out DIR] [--quick] [--jobs N]
 """
 
-import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -19,19 +18,19 @@ from constraints import Spiral
 from mdm import Denoiser, load_denoiser
 
 from ..common.files import write_json
-from ..common.program import launch
-from .bench import QUICK, Plan, benchmark
-from .report import draw, summarise
+from ..common.program import launch, options
+from .figure import Points, draw
+from .measure import QUICK, Plan, benchmark
+from .tables import summarise
 
 CHECKPOINT = Path("runs/spiral/diffusion/checkpoints/last.ckpt")
-OUT = Path("docs/results/spiral")
 
 
-def write(results: dict[str, Any], shown: Any, spiral: Spiral, out: Path) -> None:
-    r"""Writes the numbers, the report and the figure."""
+def write(results: dict[str, Any], points: Points, spiral: Spiral, out: Path) -> None:
+    r"""Writes the numbers, the tables and the figure."""
     write_json(results, out / "results.json", ("tuned", "rows"))
     (out / "results.md").write_text(summarise(results))
-    draw(shown, spiral, out / "spiral.png")
+    draw(points, spiral, out / "spiral.png")
 
 
 def trained(checkpoint: Path, denoiser: Denoiser) -> dict[str, Any]:
@@ -50,9 +49,8 @@ def trained(checkpoint: Path, denoiser: Denoiser) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     r"""Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = options(__doc__, "docs/results/spiral")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="of the trained prior")
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes")
     args = parser.parse_args(argv)
@@ -65,9 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     denoiser = load_denoiser(str(args.checkpoint))
     shape = denoiser.provenance["constraint"]  # type: ignore[index,union-attr]
     spiral = Spiral(shape["turns"], shape["scale"])
-    results, shown = benchmark(denoiser, QUICK if args.quick else Plan(), spiral, args.jobs)
+    results, points = benchmark(denoiser, QUICK if args.quick else Plan(), spiral, args.jobs)
     results = {"prior": trained(args.checkpoint, denoiser), **results}
-    write(results, shown, spiral, args.out)
+    write(results, points, spiral, args.out)
 
 
 if __name__ == "__main__":

@@ -1,84 +1,25 @@
-r"""Tunes solvers on the spiral's constraints, and measures them and the variants of Trust."""
+r"""Tunes and judges solvers on the constraints of the spiral."""
 
-__all__ = ["QUICK", "Bench", "Plan", "benchmark"]
+__all__ = ["LOST", "Bench"]
 
 import math
-import multiprocessing
-import platform
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any
-from unittest import mock
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from constraints import Spiral, derive_seed, generator
-from inverse import ConstantBudget, Residual, Sequential, Trust
-from mdm import DDIM, Denoiser
+from inverse import Residual, Sequential
+from mdm import Denoiser
 from namm import CountFlops
 
-from ..common.numbers import interval, tidy
-from ..common.sampling import by_batch
-from .tasks import (
-    ABLATION,
-    INNER,
-    METHODS,
-    METRICS,
-    NEAR,
-    TASKS,
-    Counted,
-    Task,
-    bounds,
-    budgets,
-    expected,
-    slope,
-)
+from ..common.numbers import Row, rows_of, tidy
+from ..common.solving import solve
+from .tasks import METHODS, NEAR, TASKS, Task, slope
 
 SHAPE = (2, 1, 1)
 LOST = 4.0  # radii of the spiral from its middle: a sample that has run away
-
-
-@dataclass(frozen=True)
-class Plan:
-    r"""The sizes of the benchmark.
-
-    Arguments:
-        steps: The steps of the published protocol.
-        n: The number of samples of each seed.
-        seeds: The number of seeds.
-        settings: The number of values that a solver is tuned over.
-        tune: The number of samples of each of them.
-        ablation: The number of samples of each seed in the ablations.
-    """
-
-    steps: int = 50
-    n: int = 1000
-    seeds: int = 3
-    settings: int = 8
-    tune: int = 200
-    ablation: int = 300
-
-    @property
-    def calls(self) -> int:
-        r"""The calls of Trust with so many steps."""
-        return self.steps + INNER * (self.steps - 1)
-
-    def protocols(self) -> dict[str, dict[str, int]]:
-        r"""Returns the steps of every method in each protocol."""
-        few = (self.steps + INNER) // (1 + INNER)  # of Trust, at no more calls than steps
-        others = [name for name in METHODS if name != "Trust"]
-        return {
-            f"{self.steps} steps": dict.fromkeys(METHODS, self.steps),
-            f"{self.steps} calls": {**dict.fromkeys(others, self.steps), "Trust": few},
-            f"{self.calls} calls": {**dict.fromkeys(others, self.calls), "Trust": self.steps},
-        }
-
-
-QUICK = Plan(steps=6, n=40, seeds=2, settings=3, tune=20, ablation=20)
 
 
 def wanted(task: Task, spiral: Spiral, n: int = 200_000, most: int = 4000) -> Tensor:
@@ -123,8 +64,8 @@ class Bench:
 
     def solve(
         self, task: str, solver: Sequential, seeds: list[int], repeats: int = 1
-    ) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:
-        r"""Returns the points, what each cost, and the report.
+    ) -> tuple[Tensor, Row, Row]:
+        r"""Returns the points, the cost of each, and the report.
 
         Arguments:
             task: The task.
@@ -134,17 +75,8 @@ class Bench:
         """
         operator = Residual(TASKS[task].polynomial(), std=1.0)
         m = torch.zeros(repeats * len(seeds), 1)
-        with mock.patch("mdm.sampler.noise", by_batch):
-            if isinstance(solver, Trust) and solver.quantile is not None:
-                with torch.no_grad():  # once for all samples, and not counted
-                    solver.estimate(self.denoiser, SHAPE)
-            self.denoiser.reset_cost()
-            start = time.perf_counter()
-            result = solver(self.denoiser, operator, m, SHAPE, seeds * repeats)
-        seconds = (time.perf_counter() - start) / len(m)
-        calls, vjps = self.denoiser.calls, self.denoiser.vjps
-        cost = {"calls": calls, "vjps": vjps, "seconds": seconds}
-        cost["flops"] = calls * self.forward + vjps * self.backward
+        result, cost = solve(solver, self.denoiser, operator, m, SHAPE, seeds * repeats)
+        cost["flops"] = cost["calls"] * self.forward + cost["vjps"] * self.backward
         return result.y, cost, result.report
 
     def scores(self, task: str, y: Tensor) -> dict[str, float]:
@@ -170,15 +102,16 @@ class Bench:
             "sw2": float((quantiles(y) - self.wanted[task]).square().mean().sqrt()),
         }
 
-    def tune(self, task: str, name: str, steps: int, plan: Plan) -> dict[str, Any]:
-        r"""Returns how a solver was tuned: the value of the smallest score, and all tried."""
+    def tune(self, task: str, name: str, steps: int, count: int, n: int) -> Row:
+        r"""Returns how a solver was tuned over some values, of some samples each: the value of the
+        smallest score, and all tried."""
         method = METHODS[name]
-        values = method.values(plan.settings)
-        seeds = [derive_seed("tune", i) for i in range(plan.tune)]
+        settings = method.settings(count)
+        values = [setting[str(method.knob)] for setting in settings]
+        seeds = [derive_seed("tune", i) for i in range(n)]
         # one chain for all values, each sample with its own
-        each = torch.tensor(values).repeat_interleave(plan.tune)
-        each = each if name == "Trust" else each[:, None, None, None]
-        y, _, _ = self.solve(task, method.solver(steps, each), seeds, len(values))
+        solver = method.solver(steps, method.joined(settings, n, 3))
+        y, _, _ = self.solve(task, solver, seeds, len(values))
         scores = [self.scores(task, part) for part in y.chunk(len(values))]
         best = min(range(len(values)), key=lambda i: scores[i]["score"])
         columns = ("constraint", "distance", "score")
@@ -195,178 +128,37 @@ class Bench:
             ],
         }
 
-    def repeat(
-        self, task: str, build: Callable[[int], Sequential], n: int, seeds: int
-    ) -> tuple[list[dict[str, float]], dict[str, Any], Tensor]:
-        r"""Returns the scores of each seed, the mean cost of a sample, and the points of seed 0.
+    def rows(
+        self,
+        about: Row,
+        build: Callable[[int], Sequential],
+        sizes: tuple[int, int],
+        metrics: Sequence[str],
+        parameters: Row,
+    ) -> tuple[list[Row], Tensor]:
+        r"""Returns the rows of one run, and the points of seed 0.
 
         Arguments:
-            task: The task.
+            about: The task, the method and the protocol.
             build: From the number of the seed to the solver.
-            n: The number of samples of a seed.
-            seeds: The number of seeds.
+            sizes: The number of samples of a seed, and the number of seeds.
+            metrics: The metrics that are kept, where they are known.
+            parameters: The parameters of the solver, for the rows.
         """
-        values, costs, shown = [], [], torch.empty(0)
+        n, seeds = sizes
+        values, costs, points = [], [], []
         for k in range(seeds):
             keys = [derive_seed("evaluate", k, i) for i in range(n)]
-            y, cost, report = self.solve(task, build(k), keys)
-            shown = y if k == 0 else shown
-            value = self.scores(task, y)
+            y, cost, report = self.solve(about["task"], build(k), keys)
+            value = self.scores(about["task"], y)
             if "inner_steps" in report:
-                inner = report["inner_steps"][:-1]
-                value["inner"] = statistics.mean(inner)
+                value["inner"] = statistics.mean(report["inner_steps"][:-1])
                 value["accepted"] = statistics.mean(report["accepted"])
             if "needed" in report:
                 value["needed_calls"] = statistics.mean(report["needed"])
-            values.append(value)
+            values.append({metric: v for metric, v in value.items() if metric in metrics})
             costs.append(cost)
-        return values, {key: statistics.mean(c[key] for c in costs) for key in costs[0]}, shown
-
-
-def rows_of(
-    task: str,
-    method: str,
-    protocol: str,
-    values: list[dict[str, float]],
-    cost: dict[str, Any],
-    n: int,
-    parameters: dict[str, Any],
-) -> list[dict[str, Any]]:
-    r"""Returns the rows of one run: means over seeds, with the interval of Student's t."""
-    rows = []
-    for metric in values[0]:
-        rows.append(
-            {"task": task, "method": method, "protocol": protocol, "metric": metric}
-            | interval([v[metric] for v in values])
-            | {"n": n, "seed": 0}
-            | {key: tidy(c) for key, c in cost.items()}
-            | {"parameters": parameters}
-        )
-    return rows
-
-
-def measure(
-    task: str, denoiser: Denoiser, plan: Plan, spiral: Spiral
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Tensor], float]:
-    r"""Returns the rows of a task, how each method was tuned, points for the figure by method, and
-    the seconds of a core.
-
-    Arguments:
-        task: The task.
-        denoiser: The prior.
-        plan: The sizes.
-        spiral: The curve of its data.
-    """
-    torch.set_num_threads(1)
-    begun = time.process_time()
-    bench, rows, tuned = Bench(denoiser, spiral), [], []
-    shown: dict[str, Tensor] = {}
-    last = list(plan.protocols())[-1]
-    best: dict[tuple[str, int], float | None] = {}
-    runs: dict[tuple[str, int], Any] = {}
-    for protocol, steps_of in plan.protocols().items():
-        for name, steps in steps_of.items():
-            method = METHODS[name]
-            if (name, steps) not in runs:
-                best[name, steps] = None
-                if method.knob is not None:
-                    tuned.append(bench.tune(task, name, steps, plan))
-                    best[name, steps] = tuned[-1]["value"]
-                solver = method.solver(steps, best[name, steps])
-                again = lambda _, solver=solver: solver  # noqa: E731
-                runs[name, steps] = bench.repeat(task, again, plan.n, plan.seeds)
-            values, cost, y = runs[name, steps]
-            values = [{metric: v[metric] for metric in METRICS} for v in values]
-            parameters = {"steps": steps}
-            if method.knob is not None:
-                parameters[method.knob] = best[name, steps]
-            n = plan.n * plan.seeds
-            rows += rows_of(task, name, protocol, values, cost, n, parameters)
-            if protocol == last:
-                shown[name] = y
-    n = plan.ablation * plan.seeds
-    options: dict[str, Any] = {
-        "step_size": best["Trust", plan.steps],
-        "transition": DDIM(plan.steps),
-    }
-    for name, (_, budget) in budgets().items():
-        build = lambda k, b=budget, o=options: Trust(b(k), **o)  # noqa: E731
-        values, cost, _ = bench.repeat(task, build, plan.ablation, plan.seeds)
-        parameters = {"steps": plan.steps, "step_size": options["step_size"]}
-        values = [{m: v[m] for m in v if m in ABLATION} for v in values]
-        rows += rows_of(task, name, "rounding", values, cost, n, parameters)
-    for name, bound in bounds().items():
-        solver = Counted(ConstantBudget(INNER), **bound, **options)
-        again = lambda _, solver=solver: solver  # noqa: E731
-        values, cost, _ = bench.repeat(task, again, plan.ablation, plan.seeds)
-        parameters = {"steps": plan.steps, "step_size": options["step_size"], **bound}
-        values = [{m: v[m] for m in v if m in ABLATION} for v in values]
-        rows += rows_of(task, name, "bound", values, cost, n, parameters)
-    print(f"{task} done", flush=True)
-    return rows, tuned, shown, time.process_time() - begun
-
-
-def benchmark(
-    denoiser: Denoiser, plan: Plan, spiral: Spiral, jobs: int = 1
-) -> tuple[dict[str, Any], dict[tuple[str, str], Tensor]]:
-    r"""Returns the results, and points for the figure by task and method.
-
-    Arguments:
-        denoiser: The prior.
-        plan: The sizes.
-        spiral: The curve of its data.
-        jobs: The number of processes.
-    """
-    begun = time.perf_counter()
-    todo = [(task, denoiser, plan, spiral) for task in TASKS]
-    if jobs > 1:
-        with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-            parts = pool.starmap(measure, todo, chunksize=1)
-    else:
-        parts = [measure(*one) for one in todo]
-    shown = {
-        (task, name): y
-        for task, part in zip(TASKS, parts, strict=True)
-        for name, y in part[2].items()
-    }
-    levels = Trust(transition=DDIM(plan.steps)).levels(denoiser)
-    results = {
-        "config": {
-            **asdict(plan),
-            "calls": plan.calls,
-            "protocols": plan.protocols(),
-            "inner": INNER,
-            "near": NEAR,
-            "lost": LOST,
-        },
-        "tasks": {
-            name: {"terms": t.terms, "inequality": t.inequality, "slope": tidy(slope(t, spiral))}
-            for name, t in TASKS.items()
-        },
-        "published": {name: task.published for name, task in TASKS.items()},
-        "expected": {name: expected(name, levels) for name in budgets()},
-        "seeds": "derive_seed('evaluate', seed, sample); tuning: derive_seed('tune', sample)",
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "diffusers", "lightning")},
-        },
-        "jobs": jobs,
-        "minutes": round((time.perf_counter() - begun) / 60, 1),
-        "core_minutes": round(sum(part[3] for part in parts) / 60, 1),
-        "notes": NOTES,
-        "tuned": [row for part in parts for row in part[1]],
-        "rows": [row for part in parts for row in part[0]],
-    }
-    return results, shown
-
-
-NOTES = [
-    "value: mean over seeds; sd: over seeds; ci95: Student's t over seeds",
-    "calls, vjps, flops, seconds: of one sample; a batch shares a call; noise is drawn for all "
-    "samples at once",
-    "constraint: mean of the absolute polynomial, of its positive part for the disc; distance: "
-    "mean distance to the curve of the data; score: constraint / slope + distance",
-    "the estimate of a quantile, 2 calls per step of 64 samples, is made once and left out",
-    "needed_calls: calls of a sample by itself; a batch goes on as long as any of its samples",
-    "tried: value, constraint, distance, score",
-]
+            points.append(y)
+        spent = {key: tidy(statistics.mean(c[key] for c in costs)) for key in costs[0]}
+        spent = {"n": n * seeds, **spent, "parameters": parameters}
+        return rows_of(about, values, spent), points[0]

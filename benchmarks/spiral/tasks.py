@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,25 +18,17 @@ from inverse import (
     LGDMC,
     ConstantBudget,
     Run,
-    Sequential,
     StochasticLinearBudget,
     Trust,
     TrustBudget,
     stochastic_round,
 )
-from mdm import DDIM, Level, Schedule, Transition
+from mdm import Level, Schedule
 
-from ..posteriors.methods import Unguided
+from ..common.solving import Method, Unguided
 
 NEAR = 0.05  # of both, in the plane: a sample that is as asked for
 ABLATION = ("constraint", "distance", "score", "percent_hit", "inner", "accepted", "needed_calls")
-LABELS = {
-    "constraint": "constraint",
-    "distance": "distance",
-    "score": "score",
-    "percent_hit": "hits",
-    "sw2": "SW2",
-}
 METRICS = (
     "constraint",
     "distance",
@@ -108,27 +101,6 @@ def slope(task: Task, spiral: Spiral) -> float:
     return float(gradient.flatten(1).norm(dim=1)[1:][crossed].mean())
 
 
-@dataclass(frozen=True)
-class Method:
-    r"""A solver, and the attribute that is tuned: its smallest and largest value."""
-
-    build: Callable[[Transition], Sequential]
-    knob: str | None = None
-    low: float = 0.0
-    high: float = 0.0
-
-    def values(self, n: int) -> list[float]:
-        r"""Returns n values, uniform in the logarithm."""
-        return [self.low * (self.high / self.low) ** (i / (n - 1)) for i in range(n)]
-
-    def solver(self, steps: int, value: Any = None) -> Sequential:
-        r"""Returns the solver with a value, or a tensor with one for each sample."""
-        solver = self.build(DDIM(steps))
-        if self.knob is not None and value is not None:
-            setattr(solver, self.knob, value)
-        return solver
-
-
 INNER = 4  # the gradient steps of Trust at each level but the last
 METHODS = {
     "unguided": Method(lambda t: Unguided(t)),
@@ -184,23 +156,20 @@ class Counted(Trust):
 
 def bounds() -> dict[str, dict[str, Any]]:
     r"""Returns the bounds of the ablation, by name, as arguments of `Trust`."""
-    root = math.sqrt(2)
-    fixed = {f"fixed {a:.2f}": {"bound": a} for a in (root, 2 * root)}
-    return (
-        {"none": {}} | fixed | {f"quantile {q}": {"quantile": q} for q in (0.25, 0.5, 0.9, 0.99)}
-    )
+    fixed = {f"fixed {a:.2f}": {"bound": a} for a in (math.sqrt(2), 2 * math.sqrt(2))}
+    estimated = {f"quantile {q}": {"quantile": q} for q in (0.25, 0.5, 0.9, 0.99)}
+    return {"none": {}, **fixed, **estimated}
 
 
-def budgets() -> dict[str, tuple[str, Callable[[int], TrustBudget]]]:
-    r"""Returns the budgets of the ablation, by name: the line that is meant, and by seed."""
-    out: dict[str, tuple[str, Callable[[int], TrustBudget]]] = {
-        "constant 4": ("4 4", lambda seed: ConstantBudget(4))
+def budgets() -> dict[str, tuple[tuple[float, float], Callable[[int], TrustBudget]]]:
+    r"""Returns the budgets of the ablation, by name: the ends of the line that is meant, and the
+    budget by seed."""
+    out: dict[str, tuple[tuple[float, float], Callable[[int], TrustBudget]]] = {
+        "constant 4": ((4, 4), lambda seed: ConstantBudget(4))
     }
     for a, b in ((0, 8), (2, 6)):
-        right = lambda seed, a=a, b=b: StochasticLinearBudget(a, b, seed)  # noqa: E731
-        wrong = lambda seed, a=a, b=b: Inverted(a, b, seed)  # noqa: E731
-        out[f"{a} to {b}, right"] = (f"{a} {b}", right)
-        out[f"{a} to {b}, inverted"] = (f"{a} {b}", wrong)
+        out[f"{a} to {b}, right"] = ((a, b), partial(StochasticLinearBudget, a, b))
+        out[f"{a} to {b}, inverted"] = ((a, b), partial(Inverted, a, b))
     return out
 
 
@@ -208,7 +177,7 @@ def expected(name: str, levels: Sequence[Level]) -> dict[str, float]:
     r"""Returns what a budget expects in closed form: the mean number of steps of a level, how far
     that of a level is from the line that is meant (RMS), and the number of levels without any."""
     meant, _ = budgets()[name]
-    line = [v for _, v in line_of(*map(float, meant.split()), levels)]
+    line = [v for _, v in line_of(*meant, levels)]
     up = [v - math.floor(v) for v in line]
     if name.endswith("inverted"):
         up = [1 - p for p in up]
