@@ -7,14 +7,17 @@ key alone.
 
 __all__ = [
     "Ball",
+    "Batch",
     "Box",
     "Burgers",
     "Constraint",
     "ConvexSet",
     "Count",
     "Counter",
+    "Distance",
     "Divergence",
     "Finding",
+    "Given",
     "InputError",
     "Linear",
     "MinimumHeight",
@@ -23,6 +26,7 @@ __all__ = [
     "Periodic",
     "PlanarArm",
     "Polynomial",
+    "Projection",
     "Reflection",
     "Rotation",
     "Simplex",
@@ -38,10 +42,12 @@ __all__ = [
     "noise",
     "save_counter",
     "spectral",
+    "take",
     "uniform",
 ]
 
-from .base import Constraint, Sum
+from .base import Constraint, Distance, Projection, Sum
+from .batch import Batch, Given, take
 from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check

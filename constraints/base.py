@@ -6,46 +6,133 @@ section 3.1). Everything in this project that asks whether a field obeys the rul
 `Constraint`.
 """
 
-__all__ = ["Constraint", "Sum"]
+__all__ = ["Constraint", "Distance", "Projection", "Sum"]
 
-from collections.abc import Sequence
-from typing import Any
+import abc
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
 
+from .batch import Given
 from .errors import InputError
 
 
-class Constraint(nn.Module):
-    r"""Base of all constraints. A subclass defines `residual`, or only `forward` where there is no
-    residual to speak of.
+class Projection(NamedTuple):
+    r"""The nearest fields that satisfy a constraint.
 
-    Both must be differentiable, treat the samples of a batch independently, and stay finite, with
-    finite gradients, on noise of the data's scale.
+    `x` holds the fields, with shape `(B, C, *S)`. `report` says of each sample, with shape `(B,)`,
+    the `distance` to the constraint that is left and by which Euclidean length the field `moved`.
     """
 
-    def residual(self, x: Tensor) -> Tensor:
+    x: Tensor
+    report: dict[str, Tensor]
+
+
+def _takes_fields_alone(method: object) -> bool:
+    if not inspect.isfunction(method):
+        return False
+    own = list(inspect.signature(method).parameters.values())[1:]
+    return len(own) == 1 and own[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _pass_fields_alone(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    r"""Returns a method that drops the data of the samples, which its author did not ask for."""
+
+    @wraps(method)
+    def wrapped(self: Constraint, x: Tensor, given: Given | None = None) -> Tensor:
+        return method(self, x)
+
+    return wrapped
+
+
+class Constraint(nn.Module, abc.ABC):
+    r"""Base of all constraints. A subclass defines `residual`; a subclass of `Distance`, for a
+    rule that has no residual, defines `distance`.
+
+    Both must be differentiable, treat the samples of a batch independently, and stay finite, with
+    finite gradients, on noise of the data's scale. A constraint that needs no data of the samples
+    may leave out the argument `given` of its methods.
+
+    Raises:
+        InputError: If the class defines neither `residual` nor `distance`.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("residual", "distance", "forward", "nearest"):
+            if (method := vars(cls).get(name)) and _takes_fields_alone(method):
+                setattr(cls, name, _pass_fields_alone(method))
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if missing := sorted(cls.__abstractmethods__):
+            raise InputError(
+                f"{cls.__name__} does not define `{'`, `'.join(missing)}`: define `residual` in a "
+                f"subclass of Constraint, or `distance` in a subclass of Distance."
+            )
+        return super().__new__(cls)
+
+    @abc.abstractmethod
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the residual, zero if and only if the field satisfies the constraint.
 
         Arguments:
             x: The fields, with shape `(B, C, *S)`.
+            given: The data of each sample, with shape `(B, *)` each.
 
         Returns:
             The residuals, with shape `(B, *R)`.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines a distance but no residual.")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the distance to the constraint set.
 
         Arguments:
             x: The fields, with shape `(B, C, *S)`.
+            given: The data of each sample, with shape `(B, *)` each.
 
         Returns:
             The distances, with shape `(B,)`: the mean absolute residual unless overridden.
         """
-        return self.residual(x).abs().flatten(1).mean(dim=1)
+        return self.residual(x, given).abs().flatten(1).mean(dim=1)
+
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
+        r"""Returns the nearest fields that satisfy the constraint, up to rounding. A subclass
+        overrides this method where the nearest fields are known in closed form.
+
+        Arguments:
+            x: The fields, with shape `(B, C, *S)`.
+            given: The data of each sample, with shape `(B, *)` each.
+
+        Returns:
+            The fields, with shape `(B, C, *S)`.
+
+        Raises:
+            InputError: If no closed form is known.
+        """
+        raise InputError(
+            f"{type(self).__name__} knows no nearest field in closed form: define its `nearest`."
+        )
+
+    @final
+    def project(self, x: Tensor, given: Given | None = None) -> Projection:
+        r"""Returns the nearest fields that satisfy the constraint, and a report. Gradients pass
+        through the fields alone.
+
+        Arguments:
+            x: The fields, with shape `(B, C, *S)`.
+            given: The data of each sample, with shape `(B, *)` each.
+
+        Raises:
+            InputError: If no closed form is known.
+        """
+        nearest = self.nearest(x, given)
+        with torch.no_grad():
+            moved = torch.linalg.vector_norm((nearest - x).flatten(1), dim=1)
+            return Projection(nearest, {"distance": self(nearest, given), "moved": moved})
 
     def attributes(self) -> dict[str, Any]:
         r"""Returns what a data file must say of itself to fit this constraint: any of the keys
@@ -73,46 +160,67 @@ class Constraint(nn.Module):
         return None
 
 
+class Distance(Constraint):
+    r"""Base of the constraints that are known by their distance alone. A subclass defines
+    `distance`; the residual is the distance, with shape `(B, 1)`."""
+
+    @abc.abstractmethod
+    def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
+        r"""Returns the distance, zero if and only if the field satisfies the constraint.
+
+        Arguments:
+            x: The fields, with shape `(B, C, *S)`.
+            given: The data of each sample, with shape `(B, *)` each.
+
+        Returns:
+            The distances, with shape `(B,)`.
+        """
+
+    @final
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
+        return self.distance(x, given).unsqueeze(1)
+
+    def forward(self, x: Tensor, given: Given | None = None) -> Tensor:
+        return self.distance(x, given)
+
+
 class Sum(Constraint):
     r"""Creates the intersection of several constraints, whose distance is the weighted sum of
     their distances.
 
     The residuals are stacked, term k scaled by :math:`w_k N / n_k` with :math:`n_k` its own number
     of entries and N the number of all, so that the mean absolute value is the weighted sum and a
-    least-squares method can still work on one residual. Terms that define only a distance are
-    accepted as long as no residual is asked for.
+    least-squares method can still work on one residual.
 
     Arguments:
         terms: The constraints.
         weights: One non-negative weight per term; all 1 if missing.
 
     Raises:
-        ValueError: If there is no term, if the number of weights is not the number of terms, or if
+        InputError: If there is no term, if the number of weights is not the number of terms, or if
             a weight is negative.
     """
 
     def __init__(self, terms: list[Constraint], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         if not terms:
-            raise ValueError("Sum expects at least one constraint, got none.")
+            raise InputError("Sum expects at least one constraint, got none.")
         self.terms = nn.ModuleList(terms)
         self.weights = [1.0] * len(terms) if weights is None else [float(w) for w in weights]
-        if len(self.weights) != len(terms):
-            raise ValueError(
-                f"Sum expects one weight per term, got {len(self.weights)} weights for "
-                f"{len(terms)} terms."
+        if len(self.weights) != len(terms) or min(self.weights) < 0:
+            raise InputError(
+                f"Sum expects one non-negative weight for each of {len(terms)} terms, got "
+                f"{self.weights}."
             )
-        if min(self.weights) < 0:
-            raise ValueError(f"Sum expects non-negative weights, got {self.weights}.")
 
-    def residual(self, x: Tensor) -> Tensor:
-        residuals = [term.residual(x).flatten(1) for term in self._terms()]
-        total = sum(r.shape[1] for r in residuals)
-        scales = [w * total / r.shape[1] for w, r in zip(self.weights, residuals, strict=True)]
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
+        residuals = [term.residual(x, given).flatten(1) for term in self._terms()]
+        entries = sum(r.shape[1] for r in residuals)
+        scales = [w * entries / r.shape[1] for w, r in zip(self.weights, residuals, strict=True)]
         return torch.cat([s * r for s, r in zip(scales, residuals, strict=True)], dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        distances = [w * term(x) for w, term in zip(self.weights, self._terms(), strict=True)]
+    def forward(self, x: Tensor, given: Given | None = None) -> Tensor:
+        distances = [w * t(x, given) for w, t in zip(self.weights, self._terms(), strict=True)]
         return torch.stack(distances).sum(dim=0)
 
     def attributes(self) -> dict[str, Any]:

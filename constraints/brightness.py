@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Constraint
+from .batch import Given
 
 
 class TotalBrightness(Constraint):
@@ -35,7 +36,7 @@ class TotalBrightness(Constraint):
             raise ValueError(f"TotalBrightness expects a positive total, got {total}.")
         self.total = float(total)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns how much the sum exceeds the total.
 
         Arguments:
@@ -44,11 +45,17 @@ class TotalBrightness(Constraint):
         Returns:
             The residuals, with shape `(B, 1)`.
         """
-        total = x.flatten(1).sum(dim=1, keepdim=True, dtype=torch.float64)
-        return (total - self.total).to(x.dtype)
+        return self._excess(x).to(x.dtype)
+
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
+        share = self._excess(x) / x[0].numel()
+        return x - share.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
     def attributes(self) -> dict[str, Any]:
         return {"parameters": {"total": self.total}}
 
     def unknowns(self, shape: Sequence[int]) -> int:
         return math.prod(shape) - 1
+
+    def _excess(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(dim=1, keepdim=True, dtype=torch.float64) - self.total

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 
@@ -78,7 +79,7 @@ class Burgers(Constraint):
             u = solve(u, dx, dt)
         return u
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns `x[k + 1] - step(x[k])` for all frames.
 
         Arguments:

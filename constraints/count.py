@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 FILE = "pretrained/count/counter.safetensors"
@@ -135,7 +136,7 @@ class Count(Constraint):
         r"""Does nothing: the network stays in evaluation mode."""
         return super().train(False)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns `c(x) - n`.
 
         Arguments:

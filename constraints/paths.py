@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 
@@ -146,7 +147,7 @@ class Waypoints(PathConstraint):
             raise ValueError(f"Waypoints expects finite targets, got {targets}.")
         self.register_buffer("targets", value.T.unsqueeze(-1), persistent=False)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the differences from the targets.
 
         Arguments:
@@ -194,7 +195,7 @@ class Obstacle(PathConstraint):
         value = torch.as_tensor(centre, dtype=torch.float64).reshape(-1, 1, 1)
         self.register_buffer("centre", value, persistent=False)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns how deep inside each point is.
 
         Arguments:
@@ -242,7 +243,7 @@ class MinimumHeight(PathConstraint):
         self.height, self.channel = height, channel
         self.index = None if index is None else _frames(self, index)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns how much too low each point is.
 
         Arguments:

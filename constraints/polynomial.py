@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 
@@ -37,7 +38,7 @@ class Polynomial(Constraint):
         self.terms = [(float(c), [int(p) for p in powers]) for c, *powers in terms]
         self.inequality = inequality
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the value of the polynomial at every position, or its positive part.
 
         Arguments:

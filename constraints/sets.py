@@ -15,23 +15,15 @@ import torch
 from torch import Tensor
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 
 class ConvexSet(Constraint, abc.ABC):
-    r"""Base of the constraints that project in closed form. A subclass defines `residual` and
-    `project`."""
+    r"""Base of the closed convex sets. A subclass defines `residual` and `nearest`."""
 
     @abc.abstractmethod
-    def project(self, x: Tensor) -> Tensor:
-        r"""Returns the nearest fields that satisfy the constraint, up to rounding.
-
-        Arguments:
-            x: The fields, with shape `(B, C, *S)`.
-
-        Returns:
-            The projections, with shape `(B, C, *S)`.
-        """
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor: ...
 
 
 class Linear(ConvexSet):
@@ -92,7 +84,7 @@ class Linear(ConvexSet):
         self.register_buffer("basis", vh, persistent=False)
         self.register_buffer("along", u.T @ b / s, persistent=False)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns :math:`A x - b`.
 
         Arguments:
@@ -107,7 +99,7 @@ class Linear(ConvexSet):
         shape = x.movedim(self.dim, -1).shape[:-1]
         return residual.reshape(*shape, -1).movedim(-1, self.dim)
 
-    def project(self, x: Tensor) -> Tensor:
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
         vectors = self._vectors(x)
         excess = self._product(self.basis, vectors) - self.along.to(x)
         vectors = vectors - self._product(self.basis.T, excess)
@@ -168,7 +160,7 @@ class Box(ConvexSet):
         self.register_buffer("low", lowest, persistent=False)
         self.register_buffer("high", highest, persistent=False)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns by how much each number is out of its bounds.
 
         Arguments:
@@ -179,7 +171,7 @@ class Box(ConvexSet):
         """
         return (_fit(self.low, x) - x).relu() + (x - _fit(self.high, x)).relu()
 
-    def project(self, x: Tensor) -> Tensor:
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
         return x.clamp(_fit(self.low, x), _fit(self.high, x))
 
     def check_shape(self, x: Tensor) -> None:
@@ -215,7 +207,7 @@ class Ball(ConvexSet):
         self.radius, self.dim = radius, dim
         self.register_buffer("centre", value, persistent=False)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns how far out of the ball a field or position is.
 
         Arguments:
@@ -226,7 +218,7 @@ class Ball(ConvexSet):
         """
         return (self._norm(x - _fit(self.centre, x)) - self.radius).relu()
 
-    def project(self, x: Tensor) -> Tensor:
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
         centre = _fit(self.centre, x)
         norm = self._norm(x - centre)
         outside = norm > self.radius
@@ -265,7 +257,7 @@ class Simplex(ConvexSet):
             raise ValueError(f"Simplex expects a positive total, got {total}.")
         self.total, self.dim = total, dim
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the negative parts, and behind them the excess of the sum.
 
         Arguments:
@@ -277,7 +269,7 @@ class Simplex(ConvexSet):
         excess = x.sum(dim=self.dim, keepdim=True) - self.total
         return torch.cat([(-x).relu(), excess], dim=self.dim)
 
-    def project(self, x: Tensor) -> Tensor:
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
         # shifted so that what stays positive is of the size of the total: the projection is the
         # same, and its sums do not cancel
         v = (x - x.detach().amax(dim=self.dim, keepdim=True)).movedim(self.dim, -1)

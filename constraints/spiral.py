@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 GRID = 512  # angles per turn at which the nearest point is looked for first
@@ -45,7 +46,7 @@ class Spiral(Constraint):
         angle = 2 * math.pi * self.turns * s
         return (self.scale * s).unsqueeze(-1) * torch.stack([angle.cos(), angle.sin()], dim=-1)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the distance of each position to the curve.
 
         Arguments:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .base import Constraint
+from .batch import Given
 from .errors import InputError
 
 
@@ -39,7 +40,7 @@ class Symmetry(Constraint, abc.ABC):
             The moved fields, with shape `(B, G, C, H, W)`. The first are the fields themselves.
         """
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the change by every move but the identity, times their number, so that the
         mean absolute value is the sum of the mean absolute changes.
 
@@ -52,15 +53,8 @@ class Symmetry(Constraint, abc.ABC):
         orbit = self.orbit(x)
         return (orbit.shape[1] - 1) * (orbit[:, :1] - orbit[:, 1:])
 
-    def average(self, x: Tensor) -> Tensor:
-        r"""Returns the nearest fields that satisfy the constraint, up to rounding.
-
-        Arguments:
-            x: The fields, with shape `(B, C, H, W)`.
-
-        Returns:
-            The fields averaged over the group, with shape `(B, C, H, W)`.
-        """
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
+        # the average over the group
         return self.orbit(x).mean(dim=1)
 
     def unfold(self, x: Tensor) -> Tensor:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from ..base import Constraint
+from ..batch import Given
 from ..errors import InputError
-from .spectral import divergence
+from .spectral import divergence, project
 from .van_leer import Stepper
 
 BOUNDARY = {"x": "periodic", "y": "periodic", "t": "none"}
@@ -49,7 +50,7 @@ class Divergence(Constraint):
             raise ValueError(f"Divergence expects a positive dx, got {dx}.")
         self.dx = dx
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns the backward divergence of each state.
 
         Arguments:
@@ -59,6 +60,9 @@ class Divergence(Constraint):
             The residuals, with shape `(B, T, X, Y)`.
         """
         return divergence(x.unflatten(1, (-1, 2))) / self.dx
+
+    def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
+        return project(x.unflatten(1, (-1, 2)).flatten(0, 1)).reshape(x.shape)
 
     def attributes(self) -> dict[str, Any]:
         return {"problem": "kolmogorov", "boundary": BOUNDARY, "parameters": {"dx": self.dx}}
@@ -152,7 +156,7 @@ class NavierStokes(Constraint):
             list(workers.map(advance, _parts(uv), *map(_parts, states)))
         return states
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns `v[k + 1] - step(v[k])` for all states.
 
         Arguments:

@@ -236,7 +236,7 @@ class Residual(Operator):
     solve for is 0, whatever the field.
 
     Arguments:
-        constraint: The constraint; its distance is measured if it defines no residual.
+        constraint: The constraint.
         std: The std of the residual that is tolerated.
     """
 
@@ -245,11 +245,7 @@ class Residual(Operator):
         self.constraint = constraint
 
     def forward(self, x: Tensor) -> Tensor:
-        try:
-            residual = self.constraint.residual(x)
-        except NotImplementedError:
-            residual = self.constraint(x)
-        return residual.reshape(len(x), -1)
+        return self.constraint.residual(x).flatten(1)
 
     def measure(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
         return torch.zeros_like(self(x))

@@ -177,10 +177,7 @@ def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | Non
     """
     if constraint is None:
         return None
-    try:
-        residual = constraint.residual(field.float()).cpu()
-    except NotImplementedError:  # it, or a term of it, defines a distance alone
-        return None
+    residual = constraint.residual(field.float()).cpu()
     return residual.flatten(1, -3) if residual.ndim > 3 else None
 
 

@@ -66,7 +66,7 @@ def shapes(*axes: int | Sequence[int]) -> st.SearchStrategy[Shape]:
 
 def project(constraint: Constraint, x: Tensor) -> Tensor:
     assert isinstance(constraint, ConvexSet)
-    return constraint.project(x)
+    return constraint.project(x).x
 
 
 def unfold(constraint: Constraint, x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def fields(n: int, name: str = "x", scale: float = 2.0) -> Tensor:
 
 # what makes a map the projection
 def test_projection_satisfies_the_constraint(convex: ConvexSet) -> None:
-    projected = convex.project(fields(200))
+    projected = convex.nearest(fields(200))
 
     assert projected.shape == (200, 3, 2)
     assert convex(projected).max() <= 1e-13  # rounding of products below 100
@@ -52,10 +52,10 @@ def test_projection_satisfies_the_constraint(convex: ConvexSet) -> None:
 def test_no_point_of_the_set_is_on_the_side_of_x(convex: ConvexSet) -> None:
     """The variational inequality, which the nearest point alone satisfies."""
 
-    x, z = fields(60), convex.project(fields(300, "z"))
+    x, z = fields(60), convex.nearest(fields(300, "z"))
     z = torch.cat([z, z[1:] + torch.rand(299, 1, 1) * (z[:-1] - z[1:])])  # and inner ones
     assert convex(z).max() <= 1e-13
-    projected = convex.project(x)
+    projected = convex.nearest(x)
     away, along = (x - projected).flatten(1), z.flatten(1) - projected.flatten(1)[:, None]
 
     assert (away.norm(dim=1) > 0.1).any()
@@ -64,14 +64,14 @@ def test_no_point_of_the_set_is_on_the_side_of_x(convex: ConvexSet) -> None:
 
 
 def test_projection_leaves_the_set_as_it_is(convex: ConvexSet) -> None:
-    projected = convex.project(fields(200))
+    projected = convex.nearest(fields(200))
 
-    torch.testing.assert_close(convex.project(projected), projected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(convex.nearest(projected), projected, rtol=0, atol=1e-14)
 
 
 def test_projection_does_not_expand_distances(convex: ConvexSet) -> None:
     x, z = fields(300), fields(300, "z")
-    moved = (convex.project(x) - convex.project(z)).flatten(1).norm(dim=1)
+    moved = (convex.nearest(x) - convex.nearest(z)).flatten(1).norm(dim=1)
 
     assert (moved <= (x - z).flatten(1).norm(dim=1) + 1e-14).all()
 
@@ -91,7 +91,7 @@ def test_projection_solves_its_quadratic_programme(name: str) -> None:
             constraints=conditions,
             options={"ftol": 1e-14, "maxiter": 300},
         )
-        projected = convex.project(x[None]).flatten()
+        projected = convex.nearest(x[None]).flatten()
         # SLSQP differentiates numerically, to half the digits
         torch.testing.assert_close(torch.from_numpy(found.x), projected, rtol=0, atol=2e-6)
 
@@ -120,18 +120,18 @@ def test_linear_on_one_equation_is_the_foot_of_the_perpendicular() -> None:
     plane, x = Linear([[2.0, -1.0, 2.0]], [6.0]), torch.tensor([[1.0, 1.0, 1.0]]).double()
 
     assert plane.residual(x).tolist() == [[-3]]
-    torch.testing.assert_close(plane.project(x)[0], x[0] + 3 / 9 * torch.tensor([2, -1, 2]))
+    torch.testing.assert_close(plane.nearest(x)[0], x[0] + 3 / 9 * torch.tensor([2, -1, 2]))
 
 
 def test_linear_along_an_axis_is_the_flattened_one_at_each_position() -> None:
     x = noise([(0, i) for i in range(5)], (2, 3, 4)).double()
     row, flat = [[1.0, -2.0, 3.0]], Linear([[1.0, -2.0, 3.0]], [0.5])
     vectors = x.movedim(2, -1).reshape(-1, 3)
-    wanted = flat.project(vectors).reshape(5, 2, 4, 3).movedim(-1, 2)
+    wanted = flat.nearest(vectors).reshape(5, 2, 4, 3).movedim(-1, 2)
 
     for dim in (2, -2):
         along = Linear(row, [0.5], dim=dim)
-        torch.testing.assert_close(along.project(x), wanted, rtol=0, atol=1e-15)
+        torch.testing.assert_close(along.nearest(x), wanted, rtol=0, atol=1e-15)
         assert along.residual(x).shape == (5, 2, 1, 4)
         assert along.unknowns((2, 3, 4)) == 2 * 4 * 2
 
@@ -139,7 +139,7 @@ def test_linear_along_an_axis_is_the_flattened_one_at_each_position() -> None:
 def test_linear_knows_how_many_numbers_are_free() -> None:
     redundant = SETS["linear, redundant"]()
     x = fields(400)
-    projected = redundant.project(x).flatten(1)
+    projected = redundant.nearest(x).flatten(1)
 
     assert redundant.unknowns((3, 2)) == 4
     assert int(torch.linalg.matrix_rank(projected - projected[0])) == 4
@@ -149,7 +149,7 @@ def test_linear_keeps_its_digits_where_rows_are_almost_dependent() -> None:
     close = Linear([[1.0, 1.0], [1.0, 1.0 + 1e-7]], [2.0, 2.0])
 
     # the only point is (2, 0): the pseudo-inverse itself has entries of 1e7
-    nearest = close.project(torch.tensor([[3.0, 5.0]]))
+    nearest = close.nearest(torch.tensor([[3.0, 5.0]]))
     torch.testing.assert_close(nearest, torch.tensor([[2.0, 0.0]]), rtol=0, atol=1e-6)
 
 
@@ -170,14 +170,14 @@ def test_ball_is_reached_along_the_radius() -> None:
     x = torch.tensor([[3.0, 4.0], [0.3, 0.4]])[:, :, None, None]
 
     assert Ball().residual(x).flatten().tolist() == [4, 0]
-    torch.testing.assert_close(Ball().project(x)[0].flatten(), torch.tensor([0.6, 0.8]))
-    assert torch.equal(Ball().project(x)[1], x[1])
+    torch.testing.assert_close(Ball().nearest(x)[0].flatten(), torch.tensor([0.6, 0.8]))
+    assert torch.equal(Ball().nearest(x)[1], x[1])
 
 
 @pytest.mark.parametrize("dim", [None, 1])
 def test_gradient_is_finite_at_the_centre_of_a_ball(dim: int | None) -> None:
     ball, x = Ball(1.0, 0.5, dim), torch.full((1, 2, 3), 0.5, requires_grad=True)
-    for value in (ball(x), ball.project(x)):
+    for value in (ball(x), ball.nearest(x)):
         (gradient,) = torch.autograd.grad(value.sum(), x)
         assert torch.isfinite(gradient).all()
     assert torch.equal(gradient, torch.ones_like(x))  # that of the identity
@@ -194,7 +194,7 @@ def test_gradient_is_finite_at_the_centre_of_a_ball(dim: int | None) -> None:
     ],
 )
 def test_simplex_in_known_cases(x: list[float], wanted: list[float]) -> None:
-    found = Simplex().project(torch.tensor([x]))
+    found = Simplex().nearest(torch.tensor([x]))
 
     torch.testing.assert_close(found, torch.tensor([wanted]), rtol=0, atol=1e-7)
 
@@ -229,15 +229,15 @@ def test_projection_holds_in_any_shape_and_precision(
     }[name]()
     x = (scale * noise([(seed, i) for i in range(batch)], shape)).to(dtype)
     convex.check_shape(x)
-    projected = convex.project(x)
+    projected = convex.nearest(x)
 
     assert projected.shape == x.shape and projected.dtype == dtype
     assert convex(x).shape == (batch,) and convex(x).dtype == dtype
     # a few roundings for each entry that a sum goes over
     tolerance = 8 * (n + 1) * torch.finfo(dtype).eps * scale
     assert convex(projected).max() <= tolerance
-    assert torch.equal(convex.project(x), torch.cat([convex.project(field[None]) for field in x]))
-    exact = convex.project(x.double())
+    assert torch.equal(convex.nearest(x), torch.cat([convex.nearest(field[None]) for field in x]))
+    exact = convex.nearest(x.double())
     torch.testing.assert_close(projected.double(), exact, rtol=0, atol=2 * tolerance)
 
 
@@ -245,23 +245,23 @@ def test_projection_holds_in_any_shape_and_precision(
 def test_field_is_treated_alone(convex: ConvexSet, n: int) -> None:
     for dtype in (torch.float32, torch.float64):
         x = fields(64).to(dtype)
-        assert torch.equal(convex.project(x)[:n], convex.project(x[:n]))
+        assert torch.equal(convex.nearest(x)[:n], convex.nearest(x[:n]))
         assert torch.equal(convex.residual(x)[:n], convex.residual(x[:n]))
 
 
 def test_gradients(convex: ConvexSet) -> None:
     x = fields(3, "generic").requires_grad_()
 
-    assert torch.autograd.gradcheck(convex.project, (x,))
+    assert torch.autograd.gradcheck(convex.nearest, (x,))
     assert torch.autograd.gradcheck(convex.residual, (x,))
-    satisfied = convex.project(x).detach().requires_grad_()
+    satisfied = convex.nearest(x).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(convex(satisfied).sum(), satisfied)
     assert torch.isfinite(gradient).all()
 
 
 def test_sets_are_constraints_like_others() -> None:
     both = Sum([Box(0.0, math.inf), Linear([[1.0, 1.0, 1.0]], [1.0], dim=1)])
-    x = Simplex().project(fields(10))
+    x = Simplex().nearest(fields(10))
 
     assert both(x).max() <= 1e-15 and (both(fields(10)) > 0.1).all()
     assert Box().attributes() == {} and Simplex().unknowns((3, 2)) is None

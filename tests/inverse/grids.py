@@ -10,7 +10,7 @@ import torch
 from scipy.fft import dct
 from torch import Tensor
 
-from constraints import Constraint, noise
+from constraints import Distance, Given, noise
 from inverse import RandomProjection
 from mdm import MixtureDenoiser, Schedule
 
@@ -20,10 +20,10 @@ N, SHAPE, STD = 16, (1, 1, 16), 0.125
 SEEDS = range(20, 24)
 
 
-class Anything(Constraint):
+class Anything(Distance):
     """Satisfied by all fields."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
         return (0 * x).flatten(1).sum(dim=1)
 
 

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentError
 from torch import Tensor
 
-from constraints import Burgers, Constraint, InputError
+from constraints import Burgers, Constraint, Distance, Given, InputError
 from inverse import (
     DPS,
     Blur,
@@ -178,9 +178,9 @@ def test_residual_is_that_of_the_constraint() -> None:
     assert torch.equal(m.abs().mean(1), burgers(x)) and float(operator.std) == 1
 
 
-def test_residual_falls_back_to_the_distance() -> None:
-    class Small(Constraint):
-        def forward(self, x: Tensor) -> Tensor:
+def test_residual_of_a_distance_is_the_distance() -> None:
+    class Small(Distance):
+        def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
             return x.abs().flatten(1).mean(1)
 
     x = draw(3, 1, 8, 6)

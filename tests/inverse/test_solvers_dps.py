@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Constraint, noise
+from constraints import Burgers, Distance, Given, noise
 from inverse import DPS, Pullback, Run, Select
 from mdm import DDIM, Ancestral, ChainSampler, GaussianDenoiser, Level, Step, descend
 from namm import IdentityMirror
@@ -95,10 +95,10 @@ def test_no_guidance_is_the_prior(protocol: str) -> None:
     assert torch.equal(guided.noisy, free.noisy) and torch.equal(guided.y, free.y)
 
 
-class Anything(Constraint):
+class Anything(Distance):
     """Satisfied by all fields."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
         return (0 * x).flatten(1).sum(dim=1)
 
 

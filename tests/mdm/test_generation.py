@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Constraint, Sum, derive_seed
+from constraints import Burgers, Constraint, Distance, Given, Sum, derive_seed
 from mdm import Ancestral, ChainSampler, DPMSolver, Generation
 from tests.problems import (
     Affine,
@@ -107,8 +107,8 @@ def test_published_chain_scores_both_of_its_ends(tmp_path: Path) -> None:
     assert float((y - mean).std()) == pytest.approx(0.0074, rel=0.2)
 
 
-class Largest(Constraint):
-    def forward(self, x: Tensor) -> Tensor:
+class Largest(Distance):
+    def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
         return x.flatten(1).amax(dim=1)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Constraint, noise
+from constraints import Burgers, Distance, Given, noise
 from namm import IdentityMirror, mirror_losses
 from tests.problems import Affine, Total, tiny_mirror
 
@@ -58,8 +58,8 @@ def test_loss_of_a_learned_mirror_is_its_definition() -> None:
 def test_distance_is_taken_in_float32_or_better(dtype: torch.dtype) -> None:
     seen: list[torch.dtype] = []
 
-    class Watching(Constraint):
-        def forward(self, x: Tensor) -> Tensor:
+    class Watching(Distance):
+        def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
             seen.append(x.dtype)
             return x.square().flatten(1).mean(dim=1)
 

@@ -18,7 +18,9 @@ from constraints import (
     Box,
     Burgers,
     Constraint,
+    Distance,
     Divergence,
+    Given,
     InputError,
     Obstacle,
     Periodic,
@@ -136,7 +138,7 @@ def test_data_that_the_constraint_does_not_judge_are_refused(
 
 
 def test_description_of_a_constraint_knows_its_tensors() -> None:
-    class Learnt(Constraint):
+    class Learnt(Total):
         def __init__(self, seed: int) -> None:
             super().__init__()
             self.net = randomise(torch.nn.Linear(2, 2), 1.0, seed)
@@ -190,14 +192,14 @@ def test_same_problem_is_accepted_and_resumed(trained: Path, tmp_path: Path) -> 
     assert trainer.global_step == 4
 
 
-class Scaled(Constraint):
+class Scaled(Distance):
     """A constraint with parameters that numpy made, alone and in a list."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale, self.centre = np.sqrt(2.0), [np.float32(0.5), torch.zeros(1)]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
         return self.scale * x.square().flatten(1).mean(dim=1)
 
 

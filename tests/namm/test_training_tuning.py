@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, noise
+from constraints import Distance, Given, InputError, noise
 from namm import EMA, ICNN, IdentityMirror, MirrorMap, PatchNet, Provenance, ResNet
 from namm.training.io import KeepLast
 from namm.training.provenance import space
@@ -71,14 +71,14 @@ def test_fine_tuning_refuses_samples_of_other_maps(trained: Path, tmp_path: Path
                 fit(tmp_path, stage, Provenance(), data=data)
 
 
-class Target(Constraint):
+class Target(Distance):
     """A constraint whose parameter is a buffer."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
         self.register_buffer("value", torch.tensor(value))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
         return (x - self.value).square().flatten(1).mean(dim=1)
 
 

@@ -4,7 +4,7 @@ __all__ = ["ConservedEnergy"]
 
 from torch import Tensor
 
-from constraints import Constraint, InputError
+from constraints import Constraint, Given, InputError
 
 
 class ConservedEnergy(Constraint):
@@ -19,7 +19,9 @@ class ConservedEnergy(Constraint):
         super().__init__()
         self.time = time
 
-    def residual(self, x: Tensor) -> Tensor:  # (B, C, *S) -> (B, T - 1)
+    def residual(
+        self, x: Tensor, given: Given | None = None
+    ) -> Tensor:  # (B, C, *S) -> (B, T - 1)
         energy = x.square().movedim(self.time, 1).flatten(2).mean(dim=2)
         return energy[:, 1:] - energy[:, :1]
 
