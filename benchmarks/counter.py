@@ -13,7 +13,6 @@ back to images by the maps; these are trained on the counter, and the peaks say 
 it. The third turns a checkpoint into the file of weights that is shipped.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +29,11 @@ from constraints.count import FILE
 from datamodules.galaxies import draw_background, draw_catalogue, render
 from datamodules.schema import open_fields
 from namm import Mirror, load_mirror
-from namm.training.counting import calibration, table
+from namm.training.counting import calibration
+from namm.training.counting import table as by_number
 
-from .common.program import launch
+from .common.program import launch, options
+from .common.tables import join, table
 
 TRAINED = range(4, 13)
 NUMBERS = (2, 3, *TRAINED, 14)
@@ -81,9 +82,9 @@ def peaks(x: Tensor) -> Tensor:
     r"""Counts the maxima, in 5 x 5 pixels, of the slightly blurred image that rise above its
     median by 0.08 and by five times the noise, which is what lies between median and 16 %."""
     smooth = gaussian_filter(x[:, 0].numpy(), (0, 0.7, 0.7))
-    low, median = np.quantile(smooth, (0.16, 0.5), axis=(1, 2))[..., None, None]
+    lower, median = np.quantile(smooth, (0.16, 0.5), axis=(1, 2))[..., None, None]
     highest = maximum_filter(smooth, (1, 5, 5))
-    found = (smooth == highest) & (smooth - median > np.maximum(0.08, 5 * (median - low)))
+    found = (smooth == highest) & (smooth - median > np.maximum(0.08, 5 * (median - lower)))
     return torch.from_numpy(found.sum(axis=(1, 2))).float()
 
 
@@ -181,46 +182,45 @@ def score_samples(
 
 
 def report(results: dict[str, Any]) -> str:
-    r"""Returns the tables."""
-    head = "| images | right | within 0.25 | mean abs. error | slope | intercept | peaks right |"
-    lines = [f"{results['images_per_number']} images for each number.", "", head, "|---" * 7 + "|"]
-    for name, row in results["counter"].items():
-        lines.append(
-            f"| {name} | {row['accuracy']:.1%} | {row['within']['0.25']:.1%} | "
-            f"{row['mean_absolute_error']:.3f} | {row['slope']:.3f} | {row['intercept']:+.3f} | "
-            f"{results['peaks'][name]['accuracy']:.1%} |"
-        )
+    r"""Returns the tables.
+
+    Arguments:
+        results: The results of `measure`.
+    """
+    head = ["images", "right", "within 0.25", "mean abs. error", "slope", "intercept"]
     large = results["8 on 128 x 128"]
-    lines.append(
-        f"| clean, 8 on 128 x 128 | {large['counter']['accuracy']:.1%} | "
-        f"{large['counter']['within']['0.25']:.1%} | "
-        f"{large['counter']['mean_absolute_error']:.3f} | | | {large['peaks']['accuracy']:.1%} |"
-    )
-    clean = results["counter"]["clean"]
-    lines += ["", "Clean images of 4 to 12 galaxies, as in training:", "", table(clean)]
-    lines += ["", "Numbers that training has not seen:", ""]
-    lines += ["| n | mean count | std | right |", "|---|---|---|---|"]
-    for k, row in clean["outside"].items():
-        lines.append(f"| {k} | {row['mean']:.2f} | {row['std']:.2f} | {row['accuracy']:.1%} |")
-    pair, fooled = results["one galaxy less"], results["fooled"]
-    lines += [
-        "",
-        f"One galaxy less changes the count by {pair['mean']:.3f} ± {pair['std']:.3f} "
-        f"({pair['pairs']} pairs, {pair['within 0.5 of 1']:.1%} within 0.5 of 1).",
-        "",
-        f"Along its own gradient the count changes by one without a galaxy, which has a norm of "
-        f"{fooled['norm of a galaxy']:.2f} (medians of {fooled['images']} images):",
-        "",
-        "| change asked for | norm | change of the count | change of the peaks |",
-        "|---|---|---|---|",
-    ]
-    for by in ("-1", "+1"):
-        lines.append(
-            f"| {by} | {fooled[by]['norm of the change']:.3f} | "
-            f"{fooled[by]['change of the count']:+.2f} | "
-            f"{fooled[by]['change of the peaks']:+.2f} |"
+    pairs = [(name, row, results["peaks"][name]) for name, row in results["counter"].items()]
+    rows = []
+    for name, row, other in (*pairs, ("clean, 8 on 128 x 128", large["counter"], large["peaks"])):
+        cells = [f"{row['accuracy']:.1%}", f"{row['within']['0.25']:.1%}"]
+        cells += [f"{row['mean_absolute_error']:.3f}"]
+        line = (
+            [f"{row['slope']:.3f}", f"{row['intercept']:+.3f}"] if "outside" in row else ["", ""]
         )
-    return "\n".join(lines)
+        rows.append([name, *cells, *line, f"{other['accuracy']:.1%}"])
+    clean = results["counter"]["clean"]
+    unseen = [
+        [k, f"{row['mean']:.2f}", f"{row['std']:.2f}", f"{row['accuracy']:.1%}"]
+        for k, row in clean["outside"].items()
+    ]
+    pair = [f"{key} {value:.3f}" for key, value in results["one galaxy less"].items()]
+    keys = ("norm of the change", "change of the count", "change of the peaks")
+    fooled = results["fooled"]
+    return join(
+        f"{results['images_per_number']} images for each number.",
+        table([*head, "peaks right"], rows),
+        "Clean images of 4 to 12 galaxies, as in training:",
+        by_number(clean),
+        "Numbers that training has not seen:",
+        table(["n", "mean count", "std", "right"], unseen),
+        f"One galaxy less changes the count: {', '.join(pair)}.",
+        f"The count moved by one along its gradient; a galaxy has a norm of "
+        f"{fooled['norm of a galaxy']:.2f} (medians of {fooled['images']} images):",
+        table(
+            ["change asked for", *keys],
+            [[by, *(f"{fooled[by][key]:+.3f}" for key in keys)] for by in ("-1", "+1")],
+        ),
+    )
 
 
 def draw(results: dict[str, Any], file: Path) -> None:
@@ -250,31 +250,30 @@ def draw(results: dict[str, Any], file: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     r"""Measures and writes tables and a figure, or exports."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, "docs/results/counter")
     parser.add_argument("--counter", default=FILE, help="the weights, or a checkpoint")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/counter"))
     parser.add_argument("--images", type=int, default=128, help="the images of each number")
     parser.add_argument("--samples", type=Path, help="a file of samples to count in")
     parser.add_argument("--maps", help="the checkpoint of maps, if these are mirror samples")
     parser.add_argument("--n", type=int, default=8, help="the number samples should have")
     parser.add_argument("--export", nargs=2, metavar=("CKPT", "FILE"))
-    options = parser.parse_args(argv)
-    if options.export:
-        save_counter(load_counter(options.export[0]), options.export[1])
+    args = parser.parse_args(argv)
+    if args.export:
+        save_counter(load_counter(args.export[0]), args.export[1])
         return
-    counter = load_counter(options.counter)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.samples:
-        mirror = load_mirror(options.maps) if options.maps else None
-        text = json.dumps(score_samples(counter, options.samples, options.n, mirror), indent=1)
-        (options.out / "samples.json").write_text(text + "\n")
+    counter = load_counter(args.counter)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.samples:
+        mirror = load_mirror(args.maps) if args.maps else None
+        text = json.dumps(score_samples(counter, args.samples, args.n, mirror), indent=1)
+        (args.out / "samples.json").write_text(text + "\n")
         print(text)
         return
-    results = measure(counter, options.images)
-    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (options.out / "results.md").write_text(report(results) + "\n")
-    draw(results, options.out / "figure.png")
-    print(report(results))
+    results = measure(counter, args.images)
+    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (args.out / "results.md").write_text(text := report(results))
+    draw(results, args.out / "figure.png")
+    print(text)
 
 
 if __name__ == "__main__":

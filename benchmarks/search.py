@@ -14,11 +14,10 @@ problem. Each candidate is also scored on noise of the same std that is smooth, 
 diffusion model are: neighbouring points cannot tell it from the field.
 """
 
-import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +29,28 @@ from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
 from namm.cli.plan import plan
-from namm.evaluation.results import markdown
 from namm.training.checkpoint import build_part
 
-from .common.program import launch
+from .common.program import launch, options
+from .common.tables import columns, join
 
-MAPS: dict[str, Callable[[], tuple[torch.nn.Module, torch.nn.Module]]] = {
-    "g 8x1, f patch 4, 96x6, detail 24x2": lambda: (
-        ICNN(1, 8, 1),
-        PatchNet(1, 4, 96, 6, 24, 2),
-    ),
-    "g 8x1, f patch 4, 64x6, detail 16x2": lambda: (
-        ICNN(1, 8, 1),
-        PatchNet(1, 4, 64, 6, 16, 2),
-    ),
-    "g 8x1, f patch 4, 128x8, detail 16x1": lambda: (
-        ICNN(1, 8, 1),
-        PatchNet(1, 4, 128, 8, 16, 1),
-    ),
-    "g 8x1, f patch 2, 48x6, detail 16x1": lambda: (
-        ICNN(1, 8, 1),
-        PatchNet(1, 2, 48, 6, 16, 1),
-    ),
-    "g 16x2, f patch 4, 96x6, detail 24x2": lambda: (
-        ICNN(1, 16, 2),
-        PatchNet(1, 4, 96, 6, 24, 2),
-    ),
-    "g 8x1, f ResNet 24x6": lambda: (
-        ICNN(1, 8, 1),
-        ResNet(1, 24, 6, dropout=0.0, skip=False),
-    ),
+# the width and blocks of the convex network, and the arguments of a patch network, if it is one
+MAPS: dict[str, tuple[tuple[int, int], tuple[int, ...]]] = {
+    "g 8x1, f patch 4, 96x6, detail 24x2": ((8, 1), (4, 96, 6, 24, 2)),
+    "g 8x1, f patch 4, 64x6, detail 16x2": ((8, 1), (4, 64, 6, 16, 2)),
+    "g 8x1, f patch 4, 128x8, detail 16x1": ((8, 1), (4, 128, 8, 16, 1)),
+    "g 8x1, f patch 2, 48x6, detail 16x1": ((8, 1), (2, 48, 6, 16, 1)),
+    "g 16x2, f patch 4, 96x6, detail 24x2": ((16, 2), (4, 96, 6, 24, 2)),
+    "g 8x1, f ResNet 24x6": ((8, 1), ()),
 }
+
+
+def maps_of(name: str) -> MirrorMap:
+    r"""Returns the maps of a candidate."""
+    forward, inverse = MAPS[name]
+    g = ICNN(1, *forward)
+    f = PatchNet(1, *inverse) if inverse else ResNet(1, 24, 6, dropout=0.0, skip=False)
+    return MirrorMap(g, f)
 
 
 def unet(patch: int, widths: Sequence[int], attention: int, layers: int = 1) -> DiffusersDenoiser:
@@ -80,18 +70,18 @@ def unet(patch: int, widths: Sequence[int], attention: int, layers: int = 1) -> 
     return DiffusersDenoiser(net, patch=patch)
 
 
-DENOISERS: dict[str, Callable[[], DiffusersDenoiser]] = {
-    "patch 2, 32-64-128": lambda: unet(2, [32, 64, 128], 2),
-    "patch 2, 64-128-128": lambda: unet(2, [64, 128, 128], 2),
-    "patch 2, 48-96-128, 2 layers": lambda: unet(2, [48, 96, 128], 2, 2),
-    "patch 4, 96-192-192": lambda: unet(4, [96, 192, 192], 1),
-    "patch 4, 128-192": lambda: unet(4, [128, 192], 1, 2),
-    "patch 2, 64-64-96": lambda: unet(2, [64, 64, 96], 2),
-    "patch 2, 64-64-64": lambda: unet(2, [64, 64, 64], 2),
-    "patch 1, 32-64-64-64": lambda: unet(1, [32, 64, 64, 64], 3),
-    "patch 1, 32-64-128-128": lambda: unet(1, [32, 64, 128, 128], 3),
+# the patch, the widths, the level with attention, and the layers of a level
+DENOISERS: dict[str, tuple[int, list[int], int, int]] = {
+    "patch 2, 32-64-128": (2, [32, 64, 128], 2, 1),
+    "patch 2, 64-128-128": (2, [64, 128, 128], 2, 1),
+    "patch 2, 48-96-128, 2 layers": (2, [48, 96, 128], 2, 2),
+    "patch 4, 96-192-192": (4, [96, 192, 192], 1, 1),
+    "patch 4, 128-192": (4, [128, 192], 1, 2),
+    "patch 2, 64-64-96": (2, [64, 64, 96], 2, 1),
+    "patch 2, 64-64-64": (2, [64, 64, 64], 2, 1),
+    "patch 1, 32-64-64-64": (1, [32, 64, 64, 64], 3, 1),
+    "patch 1, 32-64-128-128": (1, [32, 64, 128, 128], 3, 1),
 }
-
 REACH = ("periodic", "brightness")
 DILATIONS = ((1,), (1, 2, 4, 8))
 
@@ -195,36 +185,36 @@ def score_denoiser(stage: MDM, x: Tensor, constraint: Constraint) -> dict[str, f
     return {"loss": loss, "distance": constraint(samples).mean().item()}
 
 
-def candidates(what: str) -> Iterator[tuple[str, str]]:
+def candidates(search: str) -> Iterator[tuple[str, str]]:
     r"""Yields the problem and the name of each candidate."""
-    if what == "reach":
+    if search == "reach":
         for problem in REACH:
             for dilations in DILATIONS:
                 yield problem, f"{problem}, dilations {'-'.join(map(str, dilations))}"
     else:
-        for name in MAPS if what == "maps" else DENOISERS:
+        for name in MAPS if search == "maps" else DENOISERS:
             yield "burgers", name
 
 
-def learn(what: str, name: str, data: FieldData, seconds: float, n: Tensor) -> dict[str, Any]:
+def learn(search: str, name: str, data: FieldData, seconds: float, n: Tensor) -> dict[str, Any]:
     r"""Returns the facts and the scores of a candidate after training.
 
     Arguments:
-        what: The search.
+        search: The search.
         name: The name of the candidate.
         data: The data of its problem.
         seconds: The processor time of training.
         n: Standard normal noise for as many held-out fields, `(B, 1, 64, 64)`.
     """
-    constraint, held = data.constraint, data.fields["val"]
-    x = torch.stack([held[i]["x"] for i in range(len(n))])
-    if what == "denoisers":
-        mdm = MDM(DENOISERS[name](), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
+    constraint, fields = data.constraint, data.fields["val"]
+    x = torch.stack([fields[i]["x"] for i in range(len(n))])
+    if search == "denoisers":
+        mdm = MDM(unet(*DENOISERS[name]), sampler=DPMSolver(steps=25), log_normal=(-0.5, 1.2))
         mdm.denoiser.calibrate(x)
         facts = train(mdm, data, 16, seconds, 1e-3)
         return {**facts, **score_denoiser(mdm, x, constraint)}
-    if what == "maps":
-        maps = NAMM(MirrorMap(*MAPS[name]()), constraint, constraint_weight=10.0)
+    if search == "maps":
+        maps = NAMM(maps_of(name), constraint, constraint_weight=10.0)
         return {**train(maps, data, 8, seconds, 1e-3), **score_maps(maps, x, n)}
     problem, _, last = name.partition(", dilations ")
     model = configured(problem)["model"]["init_args"]
@@ -236,38 +226,34 @@ def learn(what: str, name: str, data: FieldData, seconds: float, n: Tensor) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("maps", "denoisers", "reach"))
+    r"""Trains the candidates, and writes the table after each."""
+    parser = options(__doc__, "docs/results/search")
+    parser.add_argument("search", choices=("maps", "denoisers", "reach"))
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="candidates whose name has this in it")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/search"))
-    options = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    n = torch.randn((128, 1, 64, 64), generator=torch.Generator().manual_seed(options.seed))
+    n = torch.randn((128, 1, 64, 64), generator=torch.Generator().manual_seed(args.seed))
+    command = f"python -m benchmarks.search {args.search} --seconds {args.seconds:g}"
     rows = []
     loaded: dict[str, FieldData] = {}
-    for problem, name in candidates(options.what):
-        if options.only and options.only not in name:
+    for problem, name in candidates(args.search):
+        if args.only and args.only not in name:
             continue
         if problem not in loaded:
             loaded = {problem: training_data(problem)}
-        torch.manual_seed(options.seed)
-        learnt = learn(options.what, name, loaded[problem], options.seconds, n)
-        rows.append({"network": name, **learnt})
-        print(rows[-1], flush=True)
-        options.out.mkdir(parents=True, exist_ok=True)
-        keys = list(rows[0])
-        lines = [keys, ["---"] * len(keys)]
-        lines += [[v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in rows]
-        command = f"python -m benchmarks.search {options.what} --seconds {options.seconds:g}"
-        text = markdown(lines)
-        note = f"`{command}`, seed {options.seed}, one thread; 128 held-out fields."
-        (options.out / f"{options.what}.md").write_text(f"{note}\n\n{text}\n")
-        (options.out / f"{options.what}.json").write_text(
-            json.dumps({"command": command, "seed": options.seed, "rows": rows}, indent=1)
+        torch.manual_seed(args.seed)
+        rows.append(
+            {"network": name, **learn(args.search, name, loaded[problem], args.seconds, n)}
         )
+        print(rows[-1], flush=True)
+        args.out.mkdir(parents=True, exist_ok=True)
+        note = f"`{command}`, seed {args.seed}, one thread; 128 held-out fields."
+        (args.out / f"{args.search}.md").write_text(join(note, columns(rows)))
+        results = {"command": command, "seed": args.seed, "rows": rows}
+        (args.out / f"{args.search}.json").write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ class Tuner:
         tried = [(value, self.chi2(recipe(name, value))) for value in values]
         for _ in range(10 - len(tried)):
             tried.sort()
-            pairs = list(zip(tried[:-1], tried[1:], strict=True))
+            pairs = list(pairwise(tried))
             crossing = [(a, b) for a, b in pairs if (a[1] - 1) * (b[1] - 1) < 0]
             nearest = min(pairs, key=lambda pair: sum(abs(math.log(chi2)) for _, chi2 in pair))
             (low, _), (high, _) = (crossing or [nearest])[0]

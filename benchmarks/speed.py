@@ -9,13 +9,11 @@ must be ours.
     python -m benchmarks.speed --threads 2
 """
 
-import argparse
 import copy
 import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -37,9 +35,9 @@ from namm import (
     ResNet,
     mirror_losses,
 )
-from namm.evaluation.results import markdown
 
-from .common.program import launch
+from .common.program import launch, options
+from .common.tables import columns, join, table
 from .search import training_data, unet
 
 SHAPE = (1, 64, 64)
@@ -112,8 +110,8 @@ def paper_maps() -> MirrorMap:
     return MirrorMap(ICNN(1, 32, 3), ResNet(1, 64, 6, dropout=0.0, softplus=True))
 
 
-class Table:
-    r"""Creates the table of what was measured.
+class Steps:
+    r"""Creates the list of measured steps.
 
     Arguments:
         repeats: The number of runs of each measurement.
@@ -127,7 +125,7 @@ class Table:
         }
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, what: str, run: Callable[[], Any]) -> float:
+    def add(self, name: str, run: Callable[[], Any]) -> float:
         r"""Measures, adds a row, and returns the seconds."""
         with CountFlops() as counter:
             run()
@@ -135,7 +133,7 @@ class Table:
         floor = counter.flops / self.rates["float32"]
         self.rows.append(
             {
-                "step": what,
+                "step": name,
                 "GFLOP": counter.flops / 1e9,
                 "floor, s": floor,
                 "measured, s": seconds,
@@ -146,7 +144,7 @@ class Table:
         return seconds
 
 
-def maps(table: Table, name: str, make: Callable[[], MirrorMap], batch: int) -> dict[str, float]:
+def maps(steps: Steps, name: str, make: Callable[[], MirrorMap], batch: int) -> dict[str, float]:
     r"""Measures the plain and our step of the same maps, whose losses must agree to 1e-5."""
     torch.manual_seed(0)
     ours = make().train()
@@ -162,7 +160,7 @@ def maps(table: Table, name: str, make: Callable[[], MirrorMap], batch: int) -> 
 
     with patch.object(namm.padding, "pad", plain_pad):
         expected = step(plain_loss, plain)
-        before = table.add(
+        before = steps.add(
             f"NAMM, {name}, batch {batch}, plain form", lambda: step(plain_loss, plain)
         )
     difference = abs(step(our_loss, ours) / expected - 1)
@@ -170,11 +168,11 @@ def maps(table: Table, name: str, make: Callable[[], MirrorMap], batch: int) -> 
         raise RuntimeError(
             f"The losses of the two forms differ by {difference:.1e} of themselves."
         )
-    after = table.add(f"NAMM, {name}, batch {batch}", lambda: step(our_loss, ours))
+    after = steps.add(f"NAMM, {name}, batch {batch}", lambda: step(our_loss, ours))
     return {"times faster": before / after, "difference of the losses": difference}
 
 
-def denoiser(table: Table, name: str, net: DiffusersDenoiser, batch: int) -> float:
+def denoiser(steps: Steps, name: str, net: DiffusersDenoiser, batch: int) -> float:
     r"""Measures a step of the diffusion model, and returns its seconds."""
     stage = MDM(net).train()
     batch_of = {"x": torch.rand(batch, *SHAPE), "index": torch.arange(batch)}
@@ -183,10 +181,10 @@ def denoiser(table: Table, name: str, net: DiffusersDenoiser, batch: int) -> flo
         stage.zero_grad()
         stage.losses(batch_of, "speed")["loss"].backward()
 
-    return table.add(f"MDM, {name}, batch {batch}", step)
+    return steps.add(f"MDM, {name}, batch {batch}", step)
 
 
-def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10) -> float:
+def solver(steps: Steps, name: str, mirror: Mirror, batch: int, calls: int = 10) -> float:
     r"""Measures DPS, and the calls and products that it cannot do without, and returns the share
     of its time that is spent on anything else."""
     net = unet(2, (64, 64, 64), 2).eval().requires_grad_(False)
@@ -195,9 +193,9 @@ def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10)
     m = select(torch.rand(batch, *SHAPE))
     identity = isinstance(mirror, IdentityMirror)
     operator = select if identity else Pullback(select, mirror)
-    dps = DPS(transition=DDIM(steps=steps))
+    dps = DPS(transition=DDIM(steps=calls))
     seeds = list(range(batch))
-    times = torch.linspace(0.99, 0.01, steps)
+    times = torch.linspace(0.99, 0.01, calls)
     y_t = torch.randn(batch, *SHAPE, requires_grad=True)
 
     def bare() -> None:
@@ -206,9 +204,9 @@ def solver(table: Table, name: str, mirror: Mirror, batch: int, steps: int = 10)
             misfit = (m - select(mirror.inverse(y_hat))).square().sum()
             torch.autograd.grad(misfit, y_t)
 
-    least = table.add(f"{steps} bare calls and products, {name}, batch {batch}", bare)
-    run = table.add(
-        f"{steps} steps of DPS, {name}, batch {batch}",
+    least = steps.add(f"{calls} bare calls and products, {name}, batch {batch}", bare)
+    run = steps.add(
+        f"{calls} steps of DPS, {name}, batch {batch}",
         lambda: dps(net, operator, m, SHAPE, seeds),
     )
     return run / least - 1
@@ -226,66 +224,47 @@ def loading(batch: int, count: int = 100) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    r"""Measures, and writes a table and the numbers."""
+    parser = options(__doc__, "docs/results/speed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/speed"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    table = Table(options.repeats)
+    steps = Steps(args.repeats)
     faster = {
-        "paper": maps(table, "sizes of the paper", paper_maps, 16),
-        "trained": maps(table, "trained sizes", trained_maps, 8),
+        "paper": maps(steps, "sizes of the paper", paper_maps, 16),
+        "trained": maps(steps, "trained sizes", trained_maps, 8),
     }
     # what a machine makes of bfloat16 is not known before it is tried
     mirror, constraint = trained_maps(bfloat16=True).train(), Burgers(dt=0.125)
     x, noise = torch.rand(8, *SHAPE), 0.1 * torch.randn(8, *SHAPE)
-    table.add(
+    steps.add(
         "NAMM, trained sizes, batch 8, bfloat16",
         lambda: our_loss(mirror, constraint, x, noise).backward(),
     )
-    denoiser(table, "sizes of the paper", unet(1, (64, 128, 128, 128), 2, 4), 4)
-    step = denoiser(table, "trained sizes", unet(2, (64, 64, 64), 2), 16)
+    denoiser(steps, "sizes of the paper", unet(1, (64, 128, 128, 128), 2, 4), 4)
+    seconds = denoiser(steps, "trained sizes", unet(2, (64, 64, 64), 2), 16)
     overhead = {
-        "data space": solver(table, "data space", IdentityMirror(), 8),
-        "mirror space": solver(table, "mirror space", trained_maps(), 8),
+        "data space": solver(steps, "data space", IdentityMirror(), 8),
+        "mirror space": solver(steps, "mirror space", trained_maps(), 8),
     }
-    shares = {"NAMM": loading(8) / table.rows[3]["measured, s"], "MDM": loading(16) / step}
-    facts = {"rates": table.rates, "plain form": faster, "overhead": overhead, "loading": shares}
-    write(options, table, facts)
-
-
-def write(options: argparse.Namespace, table: Table, facts: dict[str, Any]) -> None:
-    r"""Writes the table and what follows from it, in words and as numbers."""
-    command = f"python -m benchmarks.speed --threads {options.threads} --repeats {options.repeats}"
-    keys = list(table.rows[0])
-    lines = [keys, ["---"] * len(keys)]
-    lines += [
-        [v if isinstance(v, str) else f"{v:.3g}" for v in row.values()] for row in table.rows
+    shares = {"NAMM": loading(8) / steps.rows[3]["measured, s"], "MDM": loading(16) / seconds}
+    found = {"rates": steps.rates, "plain form": faster, "overhead": overhead, "loading": shares}
+    facts = [
+        *((f"products of matrices in {k}, GFLOP/s", v / 1e9) for k, v in steps.rates.items()),
+        *((f"{k} of ours, {size}", v) for size, each in faster.items() for k, v in each.items()),
+        *((f"beyond bare calls and products, {k}, %", 100 * v) for k, v in overhead.items()),
+        *((f"loading of a batch, {k}, % of a step", 100 * v) for k, v in shares.items()),
     ]
-    text = markdown(lines)
-    rates = ", ".join(f"{v / 1e9:.0f} in {k}" for k, v in facts["rates"].items())
-    faster = ", ".join(
-        f"{v['times faster']:.2f} times at {k} sizes"
-        f" (losses {v['difference of the losses']:.0e} apart)"
-        for k, v in facts["plain form"].items()
-    )
-    overhead, shares = (
-        ", ".join(f"{100 * v:.1f} % ({k})" for k, v in facts[key].items())
-        for key in ("overhead", "loading")
-    )
-    notes = f"""`{command}`, medians of {options.repeats}.
-
-Matrix products run at {rates} GFLOP/s. Ours is faster than the plain form {faster}.
-A solver spends beyond its bare calls and products {overhead} of them. Loading a batch
-takes {shares} of a step."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.md").write_text(f"{notes}\n\n{text}\n")
-    (options.out / "results.json").write_text(
-        json.dumps({"command": command, "rows": table.rows, **facts}, indent=1)
-    )
-    print(notes)
+    command = f"python -m benchmarks.speed --threads {args.threads} --repeats {args.repeats}"
+    parts = [f"`{command}`, medians of {args.repeats}.", columns(steps.rows)]
+    parts += [table(["quantity", "value"], [[name, f"{v:.3g}"] for name, v in facts])]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.md").write_text(text := join(*parts))
+    results = {"command": command, "rows": steps.rows, **found}
+    (args.out / "results.json").write_text(json.dumps(results, indent=1))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -35,23 +35,13 @@ from namm.cli import lightning as cli
 from namm.training.checkpoint import build_part
 
 from ..common.files import write_json
-from ..common.numbers import interval, tidy
-from ..common.program import launch
-from .problem import (
-    Assimilation,
-    Plan,
-    calibrate,
-    reference,
-    shape_of_prior,
-)
-from .report import (
-    METRICS,
-    compare,
-    draw,
-    summarise,
-)
+from ..common.numbers import Row, interval, tidy
+from ..common.program import launch, options
+from .figure import draw
+from .problem import Assimilation, Plan, calibrate, reference, shape_of_prior
+from .scores import METRICS, compare
+from .tables import summarise
 
-OUT = Path("docs/results/burgers-posterior")
 SOLVERS = {  # and the overlays that choose them
     "DPS": "",
     "CG-DPS": "guided.yaml",
@@ -62,9 +52,7 @@ SOLVERS = {  # and the overlays that choose them
 }
 OF_TRUTH = ("coverage", "rank_ks", "relative_error")  # what needs no reference
 TRUTHS = ("test fields", "draws of the Gaussian")
-Row = dict[str, Any]
-QUICK = Plan(fields=2, training=500, chains=4, warmup=40, draws=64, reference=256, weighted=256)
-QUICK = replace(QUICK, calibrated=4)
+QUICK = Plan(2, 32, 500, 4, 40, 64, 256, 256, 4)
 
 
 def configuration(problem: Path, scale: str | None, overlay: str = "") -> dict[str, Any]:
@@ -172,9 +160,9 @@ def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
         ]
         # of itself, the reference has nothing to say but what it makes of the truth
         known = [k for k in METRICS if name != "reference" or k in OF_TRUTH]
+        n = plan.reference if name == "reference" else plan.samples
         for metric in known:
             values = [e[metric] for e in each]
-            n = plan.reference if name == "reference" else plan.samples
             rows.append(
                 {"task": "posterior", "method": name, "metric": metric, **interval(values)}
                 | {"each": [tidy(v) for v in values], "n": n, "seed": plan.seed, **cost}
@@ -209,34 +197,27 @@ def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     r"""Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, "docs/results/burgers-posterior")
     parser.add_argument("--problem", type=Path, default=Path("configs/burgers"))
     parser.add_argument("--scale", help="a folder of overlays in it, for example demo")
     parser.add_argument("--dm", help="the checkpoint of a diffusion model in data space")
-    parser.add_argument("--mdm", help="that of one in mirror space")
-    parser.add_argument("--maps", help="that of the maps of the latter")
+    parser.add_argument("--mdm", help="the checkpoint of a diffusion model in mirror space")
+    parser.add_argument("--maps", help="the checkpoint of the maps of mirror space")
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=["DPS"])
     parser.add_argument("--fields", type=int, help="the number of test fields, at least 2")
     parser.add_argument("--samples", type=int, help="the number of samples, at least 19")
     parser.add_argument("--steps", type=int, help="the steps of the solvers")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
-    parser.add_argument(
-        "--add",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="the results of runs with the same problem and sizes, whose solvers are added",
-    )
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results")
+    help = "the results of runs with the same problem and sizes, whose solvers are added"
+    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="DIR", help=help)
     args = parser.parse_args(argv)
     if (args.mdm is None) != (args.maps is None):
         parser.error("--mdm and --maps belong together: give both, or neither.")
     given = sys.argv[1:] if argv is None else argv
     args.command = shlex.join(["python", "-m", "benchmarks.assimilation", *given])
     plan = QUICK if args.quick else Plan()
-    asked = {k: getattr(args, k) for k in ("fields", "samples") if getattr(args, k)}
-    results = benchmark(args, replace(plan, **asked))
+    sizes = {k: getattr(args, k) for k in ("fields", "samples") if getattr(args, k)}
+    results = benchmark(args, replace(plan, **sizes))
     write_json(results, args.out / "results.json", ("rows", "calibration", "chains"))
     (args.out / "results.md").write_text(summarise(results))
     draw(results, args.out / "posterior.png")

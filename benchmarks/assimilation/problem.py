@@ -19,7 +19,7 @@ from datamodules import BurgersData
 from inverse import Select
 from namm.training.checkpoint import build_part
 
-from ..common.numbers import interval, tidy
+from ..common.numbers import Row, interval, tidy
 from .laplace import (
     Target,
     effective_size,
@@ -28,9 +28,7 @@ from .laplace import (
     sample,
     split_rhat,
 )
-from .report import central, ranks
-
-Row = dict[str, Any]
+from .scores import central, ranks
 
 
 @dataclass(frozen=True)
@@ -210,17 +208,17 @@ def calibrate(
     target = task.target(task.measure(truth, derive_seed(plan.seed, name)))
     z, weights = importance(target, gauss_newton(target, steps=10), 512, plan.seed)
     z = resample(z, weights, 256, plan.seed)
-    held, square, rank = [], [], []
+    covered, square, rank = [], [], []
     for i, x in enumerate(truth[:, 0]):
         y = task.rollout(z[:, i])[:, 0]
-        low, high = central(y)
-        held.append(((low <= x) & (x <= high)).float().mean(dim=0))
+        lower, upper = central(y)
+        covered.append(((lower <= x) & (x <= upper)).float().mean(dim=0))
         square.append(((x - y.mean(dim=0)).square() / y.var(dim=0)).mean(dim=0))
         rank.append(ranks(y, x).flatten())
     frames = sorted({1, task.observed, task.frames // 4, task.frames // 2, task.frames})
     rows = [
         {"truths": name, "frame": k}
-        | {"coverage": interval([float(a[k - 1]) for a in held])}
+        | {"coverage": interval([float(a[k - 1]) for a in covered])}
         | {"square": interval([float(a[k - 1]) for a in square])}
         for k in frames
     ]

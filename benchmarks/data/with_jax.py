@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +40,10 @@ def main() -> None:
         density=1.0, viscosity=1e-3, dt=DT, grid=grid, forcing=force
     )
 
-    def advance(frames):
+    def advance(frames: int) -> Any:
         repeated = funcutils.repeated(step, SUBSTEPS * frames)
 
-        def one(uv):
+        def one(uv: Any) -> Any:
             arrays = [grids.GridArray(uv[i], grid.cell_faces[i], grid) for i in range(2)]
             after = repeated(tuple(grids.GridVariable(a, walls) for a in arrays))
             return jnp.stack([velocity.data for velocity in after])

@@ -46,7 +46,7 @@ def changes(planned: Sequence[Job]) -> dict[str, dict[str, list[str]]]:
         "ResNet forward map": dict.fromkeys(MAPS, resnet),
     }
     for sigma in (0.05, 0.2):
-        found[f"sigma_max {sigma:g}"] = dict.fromkeys(MAPS, [f"{MODEL}.sigma_max={sigma:g}"])
+        found[f"sigma_max {sigma:g}"] = {name: [f"{MODEL}.sigma_max={sigma:g}"] for name in MAPS}
     weights = {
         stage.name: stage.config["model"]["init_args"]["constraint_weight"]
         for stage in planned
@@ -58,7 +58,7 @@ def changes(planned: Sequence[Job]) -> dict[str, dict[str, list[str]]]:
             for name, weight in weights.items()
         }
     # an average that forgets at once
-    found["raw weights"] = dict.fromkeys((*MAPS, "mdm"), ["--ema.decay=0"])
+    found["raw weights"] = {name: ["--ema.decay=0"] for name in (*MAPS, "mdm")}
     return found
 
 

@@ -183,8 +183,7 @@ def table(rows: Rows) -> str:
         distance = cells["distance"]
         lower = first.setdefault(setting, distance) / distance if distance else math.nan
         line = [setting, method, f"{distance:.3g}", f"{lower:.2g}"]
-        for row in cells["each"]:
-            line.append(with_half(row))
+        line += [with_half(row) for row in cells["each"]]
         line += [f"{cells[name]:.3g}" if name in cells else "" for name in guards]
         line += [str(cells["each"][0]["n"]), f"{cells['training_flops'] / 1e12:.3g}"]
         lines.append(line)

@@ -22,7 +22,7 @@ from benchmarks.assimilation.laplace import (
     split_rhat,
 )
 from benchmarks.assimilation.problem import Assimilation, Gaussian, calibrate
-from benchmarks.assimilation.report import central, compare, energy, ranks
+from benchmarks.assimilation.scores import central, compare, energy, ranks
 from constraints import InputError, derive_seed
 
 STD = 0.3
