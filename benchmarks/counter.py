@@ -149,14 +149,8 @@ def measure(counter: Counter, images: int) -> dict[str, Any]:
 def score_samples(
     counter: Counter, file: Path, n: int, mirror: Mirror | None = None
 ) -> dict[str, Any]:
-    r"""Returns how many objects the samples in a file hold, by the counter and by peaks.
-
-    Arguments:
-        counter: The counter.
-        file: The file.
-        n: The number they should hold.
-        mirror: Maps that take mirror samples back to images.
-    """
+    r"""Returns how many objects the samples in a file hold, of n that they should, by the counter
+    and by peaks. Maps, if given, take mirror samples back to images."""
     results: dict[str, Any] = {}
     with open_fields(file) as content:
         found: list[str] = []
@@ -182,11 +176,7 @@ def score_samples(
 
 
 def report(results: dict[str, Any]) -> str:
-    r"""Returns the tables.
-
-    Arguments:
-        results: The results of `measure`.
-    """
+    r"""Returns the tables."""
     head = ["images", "right", "within 0.25", "mean abs. error", "slope", "intercept"]
     large = results["8 on 128 x 128"]
     pairs = [(name, row, results["peaks"][name]) for name, row in results["counter"].items()]

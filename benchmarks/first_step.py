@@ -44,12 +44,8 @@ class Clock(L.Callback):
 
 
 def measure(flush: bool, steps: int) -> list[float]:
-    r"""Returns the seconds of each training step.
-
-    Arguments:
-        flush: Whether subnormal numbers are flushed to zero.
-        steps: The number of steps.
-    """
+    r"""Returns the seconds of each training step, with subnormal numbers flushed to zero or
+    not."""
     with tempfile.TemporaryDirectory() as folder:
         argv = [sys.executable, "-m", "namm", "fit"]
         for name in ("trainer", "burgers/data", "burgers/namm"):

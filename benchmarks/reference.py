@@ -41,12 +41,8 @@ COMPARED = ("distance", "relative_error", "chi2")
 def beside(
     rows: list[dict[str, Any]], published: dict[str, dict[str, float]]
 ) -> list[dict[str, Any]]:
-    r"""Returns the distances of the methods that others have published, at both ends of a run.
-
-    Arguments:
-        rows: The rows of the results.
-        published: The published distance of each method, by task.
-    """
+    r"""Returns the distances of the methods that others have published, by task, at both ends of a
+    run."""
     found = []
     for row in rows:
         theirs = published.get(row["task"], {}).get(row["method"])
@@ -83,12 +79,7 @@ def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dic
     r"""Returns the rows of a run of fewer samples beside those of the whole one. They agree if
     the means are no farther apart than the half-widths of both together, where that of fewer
     samples is the whole run's, widened for their number: one estimated from a few samples says
-    little, least of all of what is skewed.
-
-    Arguments:
-        rows: The rows of the results.
-        whole: The rows of the whole run.
-    """
+    little, least of all of what is skewed."""
     keys = ("task", "method", "protocol", "metric")
     known = {tuple(row[key] for key in keys): row for row in whole}
     found = []

@@ -114,15 +114,7 @@ def batches(data: FieldData, size: int) -> Any:
 
 
 def train(stage: Stage, data: FieldData, size: int, seconds: float, lr: float) -> dict[str, Any]:
-    r"""Trains for some seconds of processor time.
-
-    Arguments:
-        stage: The stage.
-        data: The data.
-        size: The number of fields of a batch.
-        seconds: The processor time of one thread.
-        lr: The learning rate at the start.
-    """
+    r"""Trains on batches of a size for some seconds of processor time of one thread."""
     optimiser = torch.optim.Adam(
         [p for p in stage.parameters() if p.requires_grad], lr, (stage.optimiser.beta1, 0.999)
     )
@@ -197,15 +189,8 @@ def candidates(search: str) -> Iterator[tuple[str, str]]:
 
 
 def learn(search: str, name: str, data: FieldData, seconds: float, n: Tensor) -> dict[str, Any]:
-    r"""Returns the facts and the scores of a candidate after training.
-
-    Arguments:
-        search: The search.
-        name: The name of the candidate.
-        data: The data of its problem.
-        seconds: The processor time of training.
-        n: Standard normal noise for as many held-out fields, `(B, 1, 64, 64)`.
-    """
+    r"""Returns the facts and the scores of a candidate after training. The noise n is standard
+    normal, for as many held-out fields, `(B, 1, 64, 64)`."""
     constraint, fields = data.constraint, data.fields["val"]
     x = torch.stack([fields[i]["x"] for i in range(len(n))])
     if search == "denoisers":

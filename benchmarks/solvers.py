@@ -64,28 +64,14 @@ SOLVERS: dict[str, tuple[str, str, float, dict[str, Any]]] = {
         "PiGDM",
         "weight",
         15.0,
-        {
-            "weighting": "conjugate",
-            "integrate": True,
-            "iterations": 5,
-            "transition": ddim(20),
-        },
+        {"weighting": "conjugate", "integrate": True, "iterations": 5, "transition": ddim(20)},
     ),
 }
-LONG = {
-    "class_path": "inverse.DPS",
-    "init_args": {"zeta": 0.05, "transition": ddim(1000)},
-}
+LONG = {"class_path": "inverse.DPS", "init_args": {"zeta": 0.05, "transition": ddim(1000)}}
 
 
 def recipe(name: str, value: float, **more: Any) -> dict[str, Any]:
-    r"""Returns the class path and the arguments of a solver at a value of its parameter.
-
-    Arguments:
-        name: The solver.
-        value: The value.
-        more: Further arguments.
-    """
+    r"""Returns the class path and the arguments of a solver at a value of its parameter."""
     kind, parameter, _, fixed = SOLVERS[name]
     return {"class_path": f"inverse.{kind}", "init_args": {**fixed, parameter: value, **more}}
 
@@ -168,13 +154,7 @@ class Tuner:
     ) -> tuple[tuple[float, float], list[tuple[float, float, float]]]:
         r"""Returns the step and the weight of constraint-guided DPS with the least distance, and
         all tried: once, twice and four times the step of DPS, which has to make up for what
-        guidance costs, and seven weights from a sixteenth to 16 times the configured one.
-
-        Arguments:
-            build: The recipe of the solver at a step and a weight.
-            zeta: The step of DPS.
-            weight: The configured weight.
-        """
+        guidance costs, and seven weights from a sixteenth to 16 times the configured one."""
         pairs = [(factor * zeta, w) for factor in (1.0, 2.0, 4.0) for w in around(weight)]
         tried = [(*pair, self.distance(build(*pair))) for pair in pairs]
         *best, _ = min(tried, key=lambda line: line[2])
@@ -249,15 +229,9 @@ class Bench:
         self.evaluate("data", place, "constraint-guided DPS, tuned", build(*best))
 
     def evaluate(self, space: str, place: int, method: str, solver: dict[str, Any]) -> None:
-        r"""Runs one command, unless its results are there. Those of another configuration, or of
-        other networks, are refused.
-
-        Arguments:
-            space: `data` or `mirror`.
-            place: That of the solver in the report, whatever `--only` asks for.
-            method: The name of the method, without that of the space.
-            solver: The class path and the arguments of the solver.
-        """
+        r"""Runs one command, unless its results are there. Results of another configuration, or of
+        other networks, are refused. The place of the solver in the report is the same whatever
+        `--only` asks for."""
         method = f"mirror-{method}" if space == "mirror" else method
         version = f"{space}/{place:02d}_{method.replace(' ', '_').replace(',', '')}"
         argv = [*self.stages[space].argv, f"--model.init_args.solver={json.dumps(solver)}"]

@@ -206,8 +206,7 @@ def solver(steps: Steps, name: str, mirror: Mirror, batch: int, calls: int = 10)
 
     least = steps.add(f"{calls} bare calls and products, {name}, batch {batch}", bare)
     run = steps.add(
-        f"{calls} steps of DPS, {name}, batch {batch}",
-        lambda: dps(net, operator, m, SHAPE, seeds),
+        f"{calls} steps of DPS, {name}, batch {batch}", lambda: dps(net, operator, m, SHAPE, seeds)
     )
     return run / least - 1
 

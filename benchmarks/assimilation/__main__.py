@@ -118,12 +118,7 @@ def earlier(folder: Path, ours: Row) -> dict[str, Any]:
 
 
 def add(results: dict[str, Any], other: dict[str, Any]) -> None:
-    r"""Adds to results the solvers that only the other ones have.
-
-    Arguments:
-        results: The contents of `results.json`, which are changed.
-        other: Those of a run on the same measurements.
-    """
+    r"""Adds to results the solvers that only the results of another run have."""
     known = {row["method"] for row in results["rows"]}
     results["rows"] += [row for row in other["rows"] if row["method"] not in known]
     results["frames"] |= {k: v for k, v in other["frames"].items() if k not in known}
@@ -131,12 +126,7 @@ def add(results: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def benchmark(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
-    r"""Returns the contents of `results.json`.
-
-    Arguments:
-        args: The options.
-        plan: The sizes.
-    """
+    r"""Returns the contents of `results.json`."""
     start = time.process_time()
     task = Assimilation(configuration(args.problem, args.scale), plan)
     decided = {"problem": str(args.problem), "observed": task.observed, "std": tidy(task.std)}

@@ -11,12 +11,7 @@ FREE = ("reference", "exact samples", "prior samples")  # of any network
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    r"""Draws the curves over time and the ranks of the truths.
-
-    Arguments:
-        results: The contents of `results.json`.
-        path: The file to write.
-    """
+    r"""Draws the curves over time and the ranks of the truths."""
     from matplotlib.figure import Figure
 
     # grey for what has no network; a colour for each solver, dashed in mirror space

@@ -102,15 +102,9 @@ class Laplace:
 def gauss_newton(
     target: Target, start: Tensor | None = None, steps: int = 30, tolerance: float = 1e-6
 ) -> Laplace:
-    r"""Returns the Gaussians at the modes, found by Gauss-Newton; each step goes as far, in powers
-    of 1/2, as lowers the potential most.
-
-    Arguments:
-        target: The problems.
-        start: The first states, with shape `(k, P)`; the mean of the prior if missing.
-        steps: The largest number of steps.
-        tolerance: The largest entry of a gradient that is taken for 0.
-    """
+    r"""Returns the Gaussians at the modes, found by Gauss-Newton from the mean of the prior, or
+    from a start `(k, P)`; each step goes as far, in powers of 1/2, as lowers the potential
+    most."""
     eye = torch.eye(target.unknowns, dtype=target.m.dtype)
     z = torch.zeros_like(target.m[:1]).repeat(target.unknowns, 1) if start is None else start
     lengths = torch.cat([0.5 ** torch.arange(11.0), torch.zeros(1)]).to(z)
@@ -219,14 +213,7 @@ def sample(
 @torch.no_grad()
 def importance(target: Target, laplace: Laplace, n: int, seed: int) -> tuple[Tensor, Tensor]:
     r"""Returns n states of each Gaussian, with shape `(k, P, n)`, and the weights that make them a
-    sample of the posterior, with shape `(P, n)` and a sum of 1.
-
-    Arguments:
-        target: The problems.
-        laplace: The Gaussians.
-        n: The number of states.
-        seed: The seed.
-    """
+    sample of the posterior, with shape `(P, n)` and a sum of 1."""
     k, p = laplace.mode.shape
     random = generator("importance", seed)
     w = torch.randn((k, p * n), generator=random, dtype=laplace.mode.dtype)

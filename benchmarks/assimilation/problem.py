@@ -20,14 +20,7 @@ from inverse import Select
 from namm.training.checkpoint import build_part
 
 from ..common.numbers import Row, interval, tidy
-from .laplace import (
-    Target,
-    effective_size,
-    gauss_newton,
-    importance,
-    sample,
-    split_rhat,
-)
+from .laplace import Target, effective_size, gauss_newton, importance, sample, split_rhat
 from .scores import central, ranks
 
 
@@ -160,12 +153,7 @@ class Assimilation:
 
 def reference(task: Assimilation, plan: Plan) -> tuple[Tensor, Tensor, list[Row]]:
     r"""Returns the states of the chains, `(X, P, N)`, as many drawn by importance as solvers have
-    samples, `(X, P, n)`, and what is known of the chains of each field.
-
-    Arguments:
-        task: The problem.
-        plan: The sizes.
-    """
+    samples, `(X, P, n)`, and what is known of the chains of each field."""
     target = task.target(task.measure(task.truth[: plan.fields]))
     laplace = gauss_newton(target)
     chains = sample(target, laplace, plan.chains, plan.warmup, plan.draws, plan.seed)
@@ -196,15 +184,8 @@ def resample(z: Tensor, weights: Tensor, n: int, seed: int) -> Tensor:
 def calibrate(
     task: Assimilation, truth: Tensor, plan: Plan, name: str
 ) -> tuple[list[Row], list[float]]:
-    r"""Returns how well the reference holds fields, for some frames, and how often the ranks of
-    their pixels fall into each of ten parts, where 1 is expected.
-
-    Arguments:
-        task: The problem.
-        truth: The fields, with shape `(P, 1, X, T)`.
-        plan: The sizes.
-        name: What the fields are called.
-    """
+    r"""Returns how well the reference holds fields `(P, 1, X, T)`, for some frames, and how often
+    the ranks of their pixels fall into each of ten parts, where 1 is expected."""
     target = task.target(task.measure(truth, derive_seed(plan.seed, name)))
     z, weights = importance(target, gauss_newton(target, steps=10), 512, plan.seed)
     z = resample(z, weights, 256, plan.seed)

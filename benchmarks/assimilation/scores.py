@@ -86,16 +86,13 @@ def ranks(samples: Tensor, truth: Tensor) -> Tensor:
 
 
 def energy(samples: Tensor, reference: Tensor) -> float:
-    r"""Returns the energy distance in units of the mean distance between the two sets, without
-    bias: about 0, of either sign, for the same distribution, and at most 1.
+    r"""Returns the energy distance of points `(n, d)` and `(N, d)`, in units of the mean distance
+    between the two sets, without bias: about 0, of either sign, for the same distribution, and at
+    most 1.
 
     References:
         Energy statistics: A class of statistics based on distances (Székely & Rizzo, 2013)
         https://doi.org/10.1016/j.jspi.2013.03.018
-
-    Arguments:
-        samples: The points, with shape `(n, d)`.
-        reference: The other points, with shape `(N, d)`.
     """
     between = torch.cdist(samples, reference).mean()
     within = sum(torch.cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (samples, reference))

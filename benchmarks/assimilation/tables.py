@@ -13,11 +13,7 @@ FACTS = ("slope", "acceptance", "step", "rhat", "ess", "importance", "apart")
 
 
 def summarise(results: dict[str, Any]) -> str:
-    r"""Returns the tables as Markdown.
-
-    Arguments:
-        results: The contents of `results.json`.
-    """
+    r"""Returns the tables as Markdown."""
     cells = {(row["method"], row["metric"]): row for row in results["rows"]}
     rows = []
     for method in dict.fromkeys(row["method"] for row in results["rows"]):

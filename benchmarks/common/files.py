@@ -9,13 +9,8 @@ from typing import Any
 
 
 def write_json(results: dict[str, Any], file: Path, listed: Collection[str] = ("rows",)) -> None:
-    r"""Writes results as JSON, a line for each key, and for each row of the lists.
-
-    Arguments:
-        results: The results.
-        file: The file, whose folder is made.
-        listed: The keys of lists.
-    """
+    r"""Writes results as JSON and makes the folder: a line for each key, and for each row of the
+    lists among them."""
     lines = []
     for key, value in results.items():
         body = json.dumps(value, separators=(",", ":"))

@@ -26,13 +26,8 @@ def tidy(x: float) -> float:
 
 
 def rows_of(about: Row, values: Sequence[dict[str, float]], spent: Row) -> list[Row]:
-    r"""Returns a row for each metric: its mean, interval and std.
-
-    Arguments:
-        about: The first columns, such as task and method.
-        values: The metrics of each seed.
-        spent: The last columns, such as the costs.
-    """
+    r"""Returns a row for each metric of the values of each seed, with its mean, interval and std,
+    between the first columns and the last."""
     return [
         {**about, "metric": metric, **interval([v[metric] for v in values]), "seed": 0, **spent}
         for metric in values[0]
@@ -40,13 +35,8 @@ def rows_of(about: Row, values: Sequence[dict[str, float]], spent: Row) -> list[
 
 
 def winners(losses: dict[str, float], sd: dict[str, float], pooled: bool = True) -> list[str]:
-    r"""Returns the name of the smallest loss, then the names within one standard deviation of it.
-
-    Arguments:
-        losses: The losses by name.
-        sd: The standard deviations by name.
-        pooled: Whether the deviation is pooled over both names, or of the smallest loss alone.
-    """
+    r"""Returns the name of the smallest loss, then the names within one standard deviation of it:
+    pooled over both names, or of the smallest loss alone."""
     first, *others = sorted(losses, key=losses.__getitem__)
 
     def margin(name: str) -> float:

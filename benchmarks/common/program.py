@@ -31,12 +31,8 @@ def launch(main: Callable[[], int | None]) -> None:
 
 
 def options(doc: str | None, out: str | None = None) -> argparse.ArgumentParser:
-    r"""Returns the parser of a program.
-
-    Arguments:
-        doc: The docstring of the program, whose first line is shown.
-        out: The default of `--out`, the folder of the results; no such option if missing.
-    """
+    r"""Returns the parser of a program: the first line of its docstring, and `--out` if there is a
+    default for the folder of the results."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     if out:
         parser.add_argument("--out", type=Path, default=Path(out), help="the folder of results")

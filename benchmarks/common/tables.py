@@ -9,13 +9,8 @@ from namm.evaluation.results import markdown
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], words: int | None = None) -> str:
-    r"""Returns a table of Markdown.
-
-    Arguments:
-        head: The names of the columns.
-        rows: The cells of each row.
-        words: The number of columns that are aligned to the left; all if missing.
-    """
+    r"""Returns a table of Markdown. The columns after so many of words are aligned to the
+    right."""
     left = len(head) if words is None else words
     return markdown([head, ["---"] * left + ["---:"] * (len(head) - left), *rows])
 

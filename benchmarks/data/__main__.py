@@ -184,11 +184,7 @@ MEASURES = {"burgers": measure_burgers, "speed": measure_speed, "fields": measur
 
 
 def summarise(results: dict[str, Any]) -> str:
-    r"""Returns the tables as Markdown.
-
-    Arguments:
-        results: The contents of `results.json`.
-    """
+    r"""Returns the tables as Markdown."""
     parts = ["# Data: speed and distances"]
     if burgers := results.get("burgers"):
         rows = [

@@ -25,12 +25,7 @@ STYLES = {
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    r"""Draws the distance against the calls, a panel for each problem.
-
-    Arguments:
-        results: The contents of `results.json`.
-        path: The file.
-    """
+    r"""Draws the distance against the calls, a panel for each problem."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 

@@ -70,15 +70,8 @@ def run(
 def tune(
     method: Method, steps: int, settings: list[Row], p: Sequence[Problem], per: int
 ) -> list[float]:
-    r"""Returns the distance of each setting, over the problems.
-
-    Arguments:
-        method: The method.
-        steps: The number of steps.
-        settings: The settings.
-        p: The problems.
-        per: The number of samples for each problem.
-    """
+    r"""Returns the mean distance of each setting over the problems, from so many samples per
+    problem."""
     seeds = [derive_seed("tune", i) for i in range(per * len(p))]
     batches = [[s] for s in settings]
     if not method.projector:  # one chain for all step sizes, each sample with its own
@@ -95,14 +88,7 @@ def tune(
 
 
 def measure(kind: str, d: int, task: str, plan: Plan) -> Row:
-    r"""Returns the rows of a problem, how each method was tuned, and the seconds of one core.
-
-    Arguments:
-        kind: The kind of the prior.
-        d: The number of entries.
-        task: The task.
-        plan: The sizes.
-    """
+    r"""Returns the rows of a problem, how each method was tuned, and the seconds of one core."""
     torch.set_num_threads(1)
     begun = time.process_time()
     truth = problem(kind, d, task, "evaluate", plan.reference)

@@ -5,16 +5,7 @@ __all__ = ["METHODS", "affordable", "alike"]
 from functools import cache
 from typing import Any
 
-from inverse import (
-    DPS,
-    DSG,
-    LGDMC,
-    ConstantBudget,
-    CPiGDM,
-    PiGDM,
-    StochasticLinearBudget,
-    Trust,
-)
+from inverse import DPS, DSG, LGDMC, ConstantBudget, CPiGDM, PiGDM, StochasticLinearBudget, Trust
 from mdm import Denoiser
 
 from ..common.solving import Method, Unguided
@@ -50,13 +41,7 @@ METHODS = {
 
 
 def alike(settings: list[dict[str, Any]], best: int, knob: str) -> list[int]:
-    r"""Returns which settings differ from one in a single attribute at most.
-
-    Arguments:
-        settings: The settings.
-        best: The number of the one.
-        knob: The attribute.
-    """
+    r"""Returns the numbers of the settings that differ from the best in the knob at most."""
     rest = {k: v for k, v in settings[best].items() if k != knob}
     return [i for i, s in enumerate(settings) if {k: v for k, v in s.items() if k != knob} == rest]
 

@@ -98,12 +98,7 @@ class Problem:
 def prior(kind: str, d: int) -> MixtureDenoiser:
     r"""Returns a prior: `gaussian`, of variances 1/k along random axes, 1 on average; or
     `mixture`, of components on a ring in the first two entries, with a third of wide and the rest
-    of thin directions, which have variances of 0.3 and 0.02.
-
-    Arguments:
-        kind: The kind.
-        d: The number of entries.
-    """
+    of thin directions, which have variances of 0.3 and 0.02."""
     random = generator("prior", kind, d)
     schedule = Remembered(VPSchedule())
 
@@ -125,15 +120,8 @@ def prior(kind: str, d: int) -> MixtureDenoiser:
 
 @cache
 def problem(kind: str, d: int, task: str, draw: str, n: int) -> Problem:
-    r"""Returns a problem.
-
-    Arguments:
-        kind: The kind of the prior.
-        d: The number of entries.
-        task: One of `TASKS`.
-        draw: What keys the truth, its noise, and the reference samples.
-        n: The number of reference samples.
-    """
+    r"""Returns a problem of a prior and a task. The draw keys the truth, its noise, and the n
+    reference samples."""
     law, std = prior(kind, d), TASKS[task]
     denoiser: Denoiser = law
     if kind == "gaussian":  # the same, cheaper
@@ -190,12 +178,7 @@ def sliced_w2(y: Tensor, reference: Tensor) -> float:
 
 
 def scores(p: Problem, y: Tensor) -> dict[str, float]:
-    r"""Returns how far samples are from a posterior, by the name of the metric.
-
-    Arguments:
-        p: The problem.
-        y: The samples, with shape `(N, d)`.
-    """
+    r"""Returns how far samples `(N, d)` are from a posterior, by the name of the metric."""
     residual = p.operator(y[:, None]) - p.m
     out = {"sw2": sliced_w2(y, p.reference)}
     if p.task == "disc":

@@ -13,11 +13,7 @@ Cells = dict[tuple[str, str, str, str], Row]
 
 
 def summarise(results: dict[str, Any]) -> str:
-    r"""Returns the tables as Markdown.
-
-    Arguments:
-        results: The contents of `results.json`.
-    """
+    r"""Returns the tables as Markdown."""
     config, cells = results["config"], index(results)
     tasks, methods = problems(results), config["methods"]
     protocols = [f"{calls} calls" for calls in config["budgets"]]

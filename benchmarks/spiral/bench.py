@@ -65,14 +65,8 @@ class Bench:
     def solve(
         self, task: str, solver: Sequential, seeds: list[int], repeats: int = 1
     ) -> tuple[Tensor, Row, Row]:
-        r"""Returns the points, the cost of each, and the report.
-
-        Arguments:
-            task: The task.
-            solver: The solver.
-            seeds: The seeds of the samples.
-            repeats: How many times all of it is repeated, with the same noise.
-        """
+        r"""Returns the points, the cost of each, and the report. All of it is repeated so many
+        times, with the same noise."""
         operator = Residual(TASKS[task].polynomial(), std=1.0)
         m = torch.zeros(repeats * len(seeds), 1)
         result, cost = solve(solver, self.denoiser, operator, m, SHAPE, seeds * repeats)
@@ -136,15 +130,9 @@ class Bench:
         metrics: Sequence[str],
         parameters: Row,
     ) -> tuple[list[Row], Tensor]:
-        r"""Returns the rows of one run, and the points of seed 0.
-
-        Arguments:
-            about: The task, the method and the protocol.
-            build: From the number of the seed to the solver.
-            sizes: The number of samples of a seed, and the number of seeds.
-            metrics: The metrics that are kept, where they are known.
-            parameters: The parameters of the solver, for the rows.
-        """
+        r"""Returns the rows of one run, and the points of seed 0. The solver is built by the
+        number of the seed; the sizes are the number of samples of a seed, and the number of
+        seeds."""
         n, seeds = sizes
         values, costs, points = [], [], []
         for k in range(seeds):

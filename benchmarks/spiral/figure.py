@@ -15,13 +15,7 @@ Points = dict[tuple[str, str], Tensor]  # by task and method, with shape (B, 2, 
 
 
 def draw(points: Points, spiral: Spiral, path: Path) -> None:
-    r"""Draws the points of the methods, a row for each task.
-
-    Arguments:
-        points: The points by task and method, with shape `(B, 2, 1, 1)`.
-        spiral: The curve of the data.
-        path: The file.
-    """
+    r"""Draws the points of the methods, a row for each task."""
     import numpy as np
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

@@ -87,14 +87,7 @@ def measure(
     task: str, denoiser: Denoiser, plan: Plan, spiral: Spiral
 ) -> tuple[list[Row], list[Row], dict[str, Tensor], float]:
     r"""Returns the rows of a task, how each method was tuned, points for the figure by method, and
-    the seconds of a core.
-
-    Arguments:
-        task: The task.
-        denoiser: The prior.
-        plan: The sizes.
-        spiral: The curve of its data.
-    """
+    the seconds of a core."""
     torch.set_num_threads(1)
     begun = time.process_time()
     bench = Bench(denoiser, spiral)
@@ -140,14 +133,7 @@ def measure(
 def benchmark(
     denoiser: Denoiser, plan: Plan, spiral: Spiral, jobs: int = 1
 ) -> tuple[dict[str, Any], dict[tuple[str, str], Tensor]]:
-    r"""Returns the results, and points for the figure by task and method.
-
-    Arguments:
-        denoiser: The prior.
-        plan: The sizes.
-        spiral: The curve of its data.
-        jobs: The number of processes.
-    """
+    r"""Returns the results, and points for the figure by task and method."""
     begun = time.perf_counter()
     todo = [(task, denoiser, plan, spiral) for task in TASKS]
     parts = parallel(measure, todo, jobs)

@@ -16,11 +16,7 @@ Cells = dict[tuple[str, str, str, str], Row]
 
 
 def summarise(results: dict[str, Any]) -> str:
-    r"""Returns the tables as Markdown.
-
-    Arguments:
-        results: The contents of `results.json`.
-    """
+    r"""Returns the tables as Markdown."""
     keys = ("protocol", "task", "method", "metric")
     cells: Cells = {tuple(row[k] for k in keys): row for row in results["rows"]}  # type: ignore
     parts = ["# Trust sampling on the spiral", "![Samples for the four constraints](spiral.png)"]

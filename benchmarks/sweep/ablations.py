@@ -31,11 +31,8 @@ NOTE = (
 
 
 def changes(planned: Sequence[Job]) -> dict[str, dict[str, list[str]]]:
-    r"""Returns the options that each change adds, by stage.
-
-    Arguments:
-        planned: The stages of `namm run`, which hold the weights that are multiplied.
-    """
+    r"""Returns the options that each change adds, by stage. The weights that are multiplied are
+    those of the planned jobs."""
     zeros = [
         f"{MODEL}.mirror.init_args.{part}_map.init_args.padding=[constant,constant]"
         for part in ("forward", "inverse")
@@ -63,13 +60,8 @@ def changes(planned: Sequence[Job]) -> dict[str, dict[str, list[str]]]:
 
 
 def chains(seeds: Sequence[int], share: float, planned: Sequence[Job]) -> list[Chain]:
-    r"""Returns the chains: that without a change, and those with one.
-
-    Arguments:
-        seeds: The training seeds.
-        share: The share of the configured steps.
-        planned: The stages of `namm run`.
-    """
+    r"""Returns the chain without a change, and the chains with one, for a share of the configured
+    steps."""
     found = [Chain("1x", seed, STAGES, share) for seed in seeds]
     for name, extra in changes(planned).items():
         found += [Chain(name, seed, STAGES, share, extra) for seed in seeds]

@@ -57,12 +57,7 @@ class Chain:
 
 
 def parse(doc: str, name: str) -> argparse.Namespace:
-    r"""Returns the options of a sweep.
-
-    Arguments:
-        doc: What it does.
-        name: The name of its folder of results.
-    """
+    r"""Returns the options of a sweep."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("problem", type=Path, nargs="?", default=Path("configs/burgers"))
     parser.add_argument("--scale", default="demo", help="the scale, as of `namm run`")
@@ -76,13 +71,7 @@ def parse(doc: str, name: str) -> argparse.Namespace:
 
 
 def chain_stages(chain: Chain, planned: Sequence[Job], runs: Path) -> Iterator[Job]:
-    r"""Yields the stages of a chain.
-
-    Arguments:
-        chain: The chain.
-        planned: The stages of `namm run`.
-        runs: The folder of all chains.
-    """
+    r"""Yields the stages of a chain."""
     folder = chain.folder(runs)
     made: list[Job] = []
     for stage in (stage for stage in planned if stage.name in chain.stages):
@@ -119,13 +108,7 @@ def steps(stage: Job, factor: float) -> int:
 
 def run_chains(chains: Sequence[Chain], planned: Sequence[Job], runs: Path) -> Rows:
     r"""Runs the stages of chains that are not finished, and returns the rows of all: those of the
-    evaluations, each with its setting and the counted operations of all training behind it.
-
-    Arguments:
-        chains: The chains.
-        planned: The stages of `namm run`.
-        runs: The folder of all chains.
-    """
+    evaluations, each with its setting and the counted operations of all training behind it."""
     for chain in chains:
         for stage in chain_stages(chain, planned, runs):
             remedy = "Move it away, or give another folder with --runs."
@@ -191,14 +174,8 @@ def table(rows: Rows) -> str:
 
 
 def write(options: argparse.Namespace, chains: Sequence[Chain], rows: Rows, note: str) -> None:
-    r"""Writes `results.md` and `results.json`, and prints the first.
-
-    Arguments:
-        options: The options of the sweep.
-        chains: The chains.
-        rows: Their rows.
-        note: What the settings are, in a sentence or two above the table.
-    """
+    r"""Writes `results.md`, whose first lines are the note, and `results.json`, and prints the
+    first."""
     command = f"python -m benchmarks.sweep.{options.name} {join(sys.argv[1:])}".rstrip()
     content = {
         "command": command,

@@ -53,11 +53,7 @@ def guarded(rows: Rows, of: dict[str, Any]) -> bool:
 
 def draw(rows: Rows) -> "Figure":
     r"""Draws the distance by the operations of training: a point for each training seed, with its
-    95 % interval, hollow where a guard fails, and a line through the means.
-
-    Arguments:
-        rows: The rows of all chains.
-    """
+    95 % interval, hollow where a guard fails, and a line through the means."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
