@@ -1,4 +1,4 @@
-r"""Where fields come from: files of the schema `namm-field/1`, simulated on first use."""
+r"""Data modules: fields in files of the schema `namm-field/1`, simulated on first use."""
 
 __all__ = [
     "ArmData",
@@ -14,6 +14,7 @@ __all__ = [
     "PeriodicData",
     "PointMassData",
     "ReferenceData",
+    "SimulatedData",
     "SpiralData",
     "check_fits",
     "hash_fields",
@@ -34,4 +35,5 @@ from .paths import ArmData, PointMassData
 from .periodic import PeriodicData
 from .reference import ReferenceData
 from .schema import check_fits, hash_fields, read_attributes, write_fields
+from .simulated import SimulatedData
 from .spiral import SpiralData

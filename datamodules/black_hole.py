@@ -29,7 +29,7 @@ from torch import Tensor
 
 from constraints import InputError, TotalBrightness, uniform
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 MODES = (2, 3, 4)
 SHARES = ("ring", "glow", "spot")
@@ -58,7 +58,7 @@ RANGES = {
 }
 
 
-class BlackHoleData(FieldData):
+class BlackHoleData(SimulatedData):
     r"""Creates images of black holes with a given total brightness. A field has shape
     `(1, points, points)`: y is the second-last axis and x the last, both ascend from -1/2 to 1/2.
     No pixel is negative.
@@ -82,7 +82,7 @@ class BlackHoleData(FieldData):
         constraint: The total brightness.
         points: The number of pixels along each side.
         ranges: The lowest and the highest value of parameters whose range is not the usual one.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the points are not positive, if a range is one of no parameter, if its ends
@@ -124,7 +124,7 @@ class BlackHoleData(FieldData):
         # the error of a sum of numbers rounded to float32 is below this share of the sum
         self.floor = 2**-23 * constraint.total
 
-    def parameters(self, key: tuple[int | str, ...]) -> dict[str, float]:
+    def parameters(self, key: Key) -> dict[str, float]:
         r"""Draws the parameters of a field.
 
         Arguments:
@@ -168,11 +168,11 @@ class BlackHoleData(FieldData):
         image = torch.stack([s * parts[k] / parts[k].sum() for k, s in shares.items()]).sum(dim=0)
         return (self.constraint.total * image / image.sum()).unsqueeze(0)
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         # one by one: the last digits of exp and cos may depend on the place in memory
         return torch.stack([self.render(self.parameters(key)) for key in keys])
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         side = (np.arange(self.points) + 0.5) / self.points - 0.5
         return {"y": (side, "field of view"), "x": (side, "field of view")}
 

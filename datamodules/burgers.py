@@ -21,10 +21,10 @@ from torch import Tensor
 
 from constraints import Burgers, noise
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 
-class BurgersData(FieldData):
+class BurgersData(SimulatedData):
     r"""Creates solutions of the Burgers equation, rolled out by the `step` of their constraint.
 
     A field has shape `(1, points, frames)`. The initial condition itself is no frame: the
@@ -38,7 +38,7 @@ class BurgersData(FieldData):
         constraint: The equation, with its scheme.
         points: The number of grid points.
         frames: The number of frames.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
     """
 
     constraint: Burgers
@@ -54,7 +54,7 @@ class BurgersData(FieldData):
         r = math.sqrt(3) / 0.2 * (x[:, None] - x).abs()
         self.factor = torch.linalg.cholesky((1 + r) * torch.exp(-r))
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         z = noise(keys, (self.points,), self.factor)
         # a matrix product may round in an order that depends on the number of samples
         u = sum(self.factor[:, j, None] * z[:, j] for j in range(self.points))
@@ -66,7 +66,7 @@ class BurgersData(FieldData):
             frames.append(u.T)
         return torch.stack(frames, dim=-1).unsqueeze(1)
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         length, dt = self.constraint.length, self.constraint.dt
         return {
             "x": (np.linspace(0, length, self.points), "length"),

@@ -48,7 +48,7 @@ class Rows:
                     f"'{path}' has /{self.name} of shape {data.shape}: at least one field is "
                     f"wanted."
                 )
-            self.shape = data.shape
+            self.shape: tuple[int, ...] = data.shape
             if in_memory or (in_memory is None and data.nbytes < IN_MEMORY):
                 self.memory = torch.from_numpy(np.asarray(data, dtype=np.float32))
         if self.memory is not None:
@@ -91,7 +91,7 @@ class FieldDataset(Dataset):
     ) -> None:
         self.x = Rows(path, split, "x", in_memory)
         self.y = Rows(mirror_samples, split, "y", in_memory) if mirror_samples else None
-        self.shape = self.x.shape[1:]
+        self.shape: tuple[int, ...] = self.x.shape[1:]
 
     def __len__(self) -> int:
         return self.x.shape[0]

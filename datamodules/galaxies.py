@@ -28,7 +28,7 @@ from torch import Tensor
 
 from constraints import Count, InputError, noise, uniform
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 BACKGROUND = 0.1  # the std of the background, in units of flux
 FLUX = (BACKGROUND * 10**1.5, 10.0)
@@ -36,8 +36,6 @@ DISTANCE = 5.0  # pixels
 MARGIN = 5.0
 SMOOTHING = 1.5
 DRAWS, BLOCK = 10_000, 100
-
-Key = tuple[int | str, ...]
 
 
 def draw_catalogue(key: Key, n: int, points: int) -> Tensor:
@@ -121,7 +119,7 @@ def render(catalogue: Tensor, background: Tensor) -> Tensor:
     return (image - image.min()) / (image.max() - image.min())
 
 
-class GalaxyData(FieldData):
+class GalaxyData(SimulatedData):
     r"""Creates skies with the number of galaxies that their constraint asks for. A field has shape
     `(1, points, points)`.
 
@@ -135,7 +133,7 @@ class GalaxyData(FieldData):
     Arguments:
         constraint: The number of galaxies.
         points: The number of grid points along each axis.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the constraint asks for no galaxies, or if there are no points.
@@ -159,7 +157,7 @@ class GalaxyData(FieldData):
         skies = [render(draw_catalogue(k, n, points), draw_background(k, points)) for k in keys]
         return torch.stack(skies).unsqueeze(1)
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         return {axis: (np.arange(self.points), "pixels") for axis in ("y", "x")}
 
     def describe(self) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from constraints import Constraint, InputError, generator
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 SUFFIXES = (".jpeg", ".jpg", ".npy", ".png")
 
 
-class ImageData(FieldData):
+class ImageData(SimulatedData):
     r"""Creates fields from the images of a folder, in an order shuffled by the seed: first those
     of `train`, then of `val`, then of `test`. A field has shape `(1, size, size)`.
 
@@ -36,7 +36,7 @@ class ImageData(FieldData):
         total: The total brightness to which images are scaled. If missing, the range is [0, 1].
         tolerance: The largest distance to the constraint that an image may have. If missing, it
             leaves room for rounding to float32: 1e-5, or 2^-23 of a total.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the size, the total or the tolerance is not positive, or if the constraint
@@ -66,10 +66,10 @@ class ImageData(FieldData):
             # the error of a sum of numbers rounded to float32 is below this share of the sum
             tolerance = 1e-5 if total is None else 2**-23 * total
         self.floor = tolerance
-        counts = [self.sizes.get(split, 0) for split in self.first]
-        self.first = {k: sum(counts[:i]) for i, k in enumerate(self.first)}
+        counts = [self.sizes.get(split, 0) for split in self.starts]
+        self.starts = {k: sum(counts[:i]) for i, k in enumerate(self.starts)}
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         names = self._names()
         fields = []
         for seed, _, index, _ in keys:
@@ -112,13 +112,11 @@ class ImageData(FieldData):
         rounding = 4 * side * torch.finfo(x.dtype).eps * square.abs().max()
         if x.max() - x.min() <= rounding or (self.total is not None and not x.sum() > 0):
             raise InputError(f"The image '{name}' is blank: leave it out.")
-        if self.total is None:
-            x = (x - x.min()) / (x.max() - x.min())
-        else:
-            x = self.total * x / x.sum()
-        return x.unsqueeze(0)
+        if self.total is not None:
+            return (self.total * x / x.sum()).unsqueeze(0)
+        return ((x - x.min()) / (x.max() - x.min())).unsqueeze(0)
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         pixels = np.arange(self.size)
         return {"y": (pixels, "pixel"), "x": (pixels, "pixel")}
 

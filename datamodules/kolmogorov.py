@@ -21,12 +21,12 @@ from torch import Tensor
 
 from constraints import Constraint, Divergence, InputError, NavierStokes, noise, spectral
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 COURANT = 0.5  # of a step at the maximum speed: a velocity moves by half a cell at most
 
 
-class KolmogorovData(FieldData):
+class KolmogorovData(SimulatedData):
     r"""Creates trajectories of the Kolmogorov flow, rolled out by a solver.
 
     A field has shape `(frames * 2, points, points)`, packed `b t c x y -> b (t c) x y`. Flows are
@@ -44,7 +44,7 @@ class KolmogorovData(FieldData):
         start: The time of the first state, a whole number of frames.
         max_velocity: The maximum speed of an initial velocity.
         peak_wavenumber: The wavenumber :math:`k_0`, in 1 / length.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the solver contradicts the constraint, if the steps of the solver are not
@@ -121,7 +121,7 @@ class KolmogorovData(FieldData):
                 f"grid: give it at least {substeps} substeps."
             )
 
-    def initial(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def initial(self, keys: Sequence[Key]) -> Tensor:
         r"""Returns initial velocities.
 
         Arguments:
@@ -138,15 +138,15 @@ class KolmogorovData(FieldData):
         weights[0, 0] = 0  # no mean flow
         filtered = spectral.multiply_modes(white.flatten(0, 1), weights)
         uv = spectral.project(filtered.unflatten(0, (-1, 2)))
-        speed = torch.linalg.vector_norm(uv, dim=1).amax(dim=(1, 2))
+        speed: Tensor = torch.linalg.vector_norm(uv, dim=1).amax(dim=(1, 2))
         return uv * (self.max_velocity / speed)[:, None, None, None]
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         first = round(self.start / self.flow.dt)
         states = self.flow.roll(self.initial(keys), first + self.frames - 1, first)
         return states.transpose(0, 1).flatten(1, 2)
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         centres = self.dx * (np.arange(self.points) + 0.5)
         units = "length (cell centres; u sits at x+h/2, v at y+h/2)"
         t = self.start + self.flow.dt * np.arange(self.frames)

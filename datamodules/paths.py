@@ -17,13 +17,13 @@ from torch import Tensor
 
 from constraints import Box, InputError, noise, uniform
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 DT = 0.05  # seconds between frames
 SUBSTEPS = 2  # of Runge-Kutta in a frame
 
 
-class PointMassData(FieldData):
+class PointMassData(SimulatedData):
     r"""Creates smooth paths of a point in the plane. A field has shape `(2, frames, 1)`.
 
     Each coordinate is a spline whose knots are uniform between its limits.
@@ -32,7 +32,7 @@ class PointMassData(FieldData):
         constraint: The limits of the two coordinates.
         frames: The number of frames, 0.05 s apart.
         knots: The number of knots, at least 4; the more, the more a path turns.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the limits are not two finite ranges, or if there are fewer than 2 frames
@@ -47,12 +47,12 @@ class PointMassData(FieldData):
         self.low, self.high = _limits(constraint, frames, knots)
         self.weights = _spline(frames, knots)
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         share = uniform(keys, (self.knots, 2, 1), self.weights)
         path = _combine(self.weights, self.low + (self.high - self.low) * share)
         return path.movedim(1, 2)
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         return {"t": (DT * np.arange(self.frames), "s")}
 
     def describe(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class PointMassData(FieldData):
         }
 
 
-class ArmData(FieldData):
+class ArmData(SimulatedData):
     r"""Creates motions of an arm of two links in a horizontal plane, as angles of its joints in
     radians. A field has shape `(2, frames, 1)`, for `constraints.PlanarArm`.
 
@@ -89,7 +89,7 @@ class ArmData(FieldData):
         torque: The std of the knots.
         damping: The damping d.
         stiffness: The stiffness k of the springs.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the lengths are not two positive numbers, if the torque, the damping or the
@@ -126,7 +126,7 @@ class ArmData(FieldData):
         self.low, self.high = _limits(constraint, frames, knots)
         self.weights = _spline(2 * SUBSTEPS * (frames - 1) + 1, knots)
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         share = uniform([(*key, "start") for key in keys], (2, 1), self.weights)
         start = self.low + (self.high - self.low) * (0.25 + 0.5 * share)
         knots = noise([(*key, "torque") for key in keys], (self.knots, 2, 1), self.weights)
@@ -179,7 +179,7 @@ class ArmData(FieldData):
         solved = torch.stack([own * push - cross * pull, both * pull - cross * push], dim=1)
         return solved / (both * own - cross**2).unsqueeze(1)
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         return {"t": (DT * np.arange(self.frames), "s")}
 
     def describe(self) -> dict[str, Any]:

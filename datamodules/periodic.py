@@ -23,12 +23,12 @@ from torch import Tensor
 
 from constraints import InputError, Periodic, Reflection, Rotation, noise
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 LEVEL = 0.5
 
 
-class PeriodicData(FieldData):
+class PeriodicData(SimulatedData):
     r"""Creates binary patterns of one of the symmetries. A field has shape `(1, points, points)`
     and satisfies its constraint exactly.
 
@@ -45,7 +45,7 @@ class PeriodicData(FieldData):
         points: The number of pixels along each side.
         sigma: The std of the process.
         length: The length scale of the kernel, where a period is :math:`\pi`.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
 
     Raises:
         InputError: If the points, sigma or the length are not positive, or if the tiles do not
@@ -75,7 +75,7 @@ class PeriodicData(FieldData):
         self.tiles = constraint.tiles if isinstance(constraint, Periodic) else [1, 1]
         self.roots = [_root(points // n, length) for n in self.tiles]
 
-    def process(self, key: tuple[int | str, ...]) -> Tensor:
+    def process(self, key: Key) -> Tensor:
         r"""Returns a sample of the process.
 
         Arguments:
@@ -88,7 +88,7 @@ class PeriodicData(FieldData):
         white = noise([key], (len(down), len(across)), down)
         return self.sigma * down @ white @ across
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         # one by one: a product may round in an order that depends on the number of samples
         u = torch.stack([self.process(key) for key in keys])
         if isinstance(self.constraint, Periodic):
@@ -98,7 +98,7 @@ class PeriodicData(FieldData):
         # sums of one orbit may differ by rounding
         return (self.constraint.unfold(u) > LEVEL).double()
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         middles = (np.arange(self.points) + 0.5) / self.points
         return {"y": (middles, "side of the image"), "x": (middles, "side of the image")}
 
@@ -122,6 +122,6 @@ def _root(n: int, length: float) -> Tensor:
     i = torch.arange(n)
     kernel = torch.exp(-2 * (math.pi * i.double() / n).sin().square() / length**2)
     # a stationary kernel on a circle is diagonal in Fourier space, up to rounding not negative
-    spectrum = torch.fft.fft(kernel).real.clamp(min=0)
-    root = torch.fft.ifft(spectrum.sqrt()).real
+    powers = torch.fft.fft(kernel).real.clamp(min=0)
+    root: Tensor = torch.fft.ifft(powers.sqrt()).real
     return root[(i[:, None] - i) % n]

@@ -7,41 +7,34 @@ are the independent check.
 
 __all__ = ["ReferenceData"]
 
-from pathlib import Path
-
-from torch.utils.data import DataLoader
-
 from constraints import Constraint, InputError
 
+from .base import FieldData
 from .dataset import FieldDataset
-from .loaders import KeyedData
-from .schema import check_fits
 
 
-class ReferenceData(KeyedData):
+class ReferenceData(FieldData):
     r"""Creates test data from the split `test` of a file that is taken as it is, in its order.
 
-    There is nothing to train on, and no hash: a checkpoint notes the hash of what it was trained
-    on, which these fields are not. With the few fields of such a file, the guards of a distance
-    compare samples with the fields that were measured, and not with a population.
+    There is nothing to train on, and no hash: a checkpoint notes the hash of its training data,
+    and these fields are no training data. With the few fields of such a file, the guards of a
+    distance compare samples with the fields that were measured, and not with a population.
 
     Arguments:
         constraint: The constraint that the fields satisfy.
         file: The file of the fields, of schema `namm-field/1`.
         batch_size: The number of fields in a batch, of each process.
-        num_workers: The number of processes that read fields; with 0 it is done by this one.
+        num_workers: The number of processes that read fields; with 0 this process reads them.
 
     Raises:
-        InputError: If the file is missing or does not fit the constraint, or if anything else is
-            to be done with it than to test.
+        InputError: If the file is missing or does not fit the constraint, or if the stage is no
+            test.
     """
 
     def __init__(
         self, constraint: Constraint, file: str, batch_size: int = 4, num_workers: int = 0
     ) -> None:
-        super().__init__(0, batch_size, num_workers)
-        self.constraint = constraint
-        self.file = file
+        super().__init__(constraint, file, batch_size=batch_size, num_workers=num_workers)
 
     def setup(self, stage: str) -> None:
         r"""Opens the fields, and checks that they fit the constraint.
@@ -52,28 +45,8 @@ class ReferenceData(KeyedData):
         if stage != "test":
             raise InputError(
                 f"ReferenceData is for `test` alone, and this is `{stage}`: give data to train "
-                f"on, such as the data.yaml of the problem."
-            )
-        if not Path(self.file).is_file():
-            raise InputError(
-                f"There is no file '{self.file}' of reference fields, which are no part of this "
-                f"project: name a file of schema namm-field/1 that has a split `test`, or test on "
-                f"the simulated fields of the problem."
+                f"on, such as the data of the problem."
             )
         self.check(self.constraint)
-        self.fields = FieldDataset(self.file, "test")
-        self.shape = self.fields.shape
-
-    def check(self, constraint: Constraint) -> None:
-        r"""Checks that the fields are of the kind that another constraint judges.
-
-        Arguments:
-            constraint: The constraint.
-
-        Raises:
-            InputError: If they are not.
-        """
-        check_fits(self.file, constraint)
-
-    def test_dataloader(self) -> DataLoader:
-        return self.in_order(self.fields)
+        self.fields = {"test": FieldDataset(self.file, "test")}
+        self.shape = self.fields["test"].shape

@@ -15,6 +15,7 @@ __all__ = [
     "hash_fields",
     "open_fields",
     "read_attributes",
+    "read_shape",
     "split_names",
     "write_fields",
 ]
@@ -133,6 +134,18 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     r"""Returns the attributes of a file, structured ones decoded."""
     with open_fields(path) as file:
         return {key: _decode(value) for key, value in file.attrs.items()}
+
+
+def read_shape(path: str | Path) -> tuple[int, ...]:
+    r"""Returns the shape `(C, *S)` of a field of a file.
+
+    Raises:
+        InputError: If the file holds no fields.
+    """
+    with open_fields(path) as file:
+        if not (names := split_names(file)):
+            raise InputError(f"'{path}' holds no fields: it has no dataset such as /train/x.")
+        return tuple(file[f"{names[0]}/x"].shape[1:])
 
 
 def _decode(value: Any) -> Any:

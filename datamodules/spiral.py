@@ -5,23 +5,22 @@ __all__ = ["SpiralData"]
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from constraints import InputError, Spiral, noise, uniform
 
-from .base import FieldData
+from .simulated import Coords, Key, SimulatedData
 
 
-class SpiralData(FieldData):
+class SpiralData(SimulatedData):
     r"""Creates points spread almost evenly along a spiral, with normal noise. A field has shape
     `(2, 1, 1)`, and its distance to the constraint is that to the curve.
 
     Arguments:
         constraint: The spiral.
         std: The std of the noise in each coordinate.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
     """
 
     constraint: Spiral
@@ -34,14 +33,14 @@ class SpiralData(FieldData):
         # beyond 7 std is one point in 4e10; the rest is for rounding
         self.floor = 7 * std + 1e-6 * constraint.scale
 
-    def draw(self, keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+    def draw(self, keys: Sequence[Key]) -> Tensor:
         share = uniform([(*key, "share") for key in keys], (), torch.empty(0).double())
         # the length of the curve grows as the square of the angle
         points = self.constraint.curve(share.sqrt())
         points = points + self.std * noise([(*key, "noise") for key in keys], (2,), points)
         return points[:, :, None, None]
 
-    def coords(self) -> dict[str, tuple[Sequence[float] | np.ndarray, str]]:
+    def coords(self) -> Coords:
         return {}
 
     def describe(self) -> dict[str, Any]:

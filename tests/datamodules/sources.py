@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from constraints import Burgers, Distance, Given, noise
-from datamodules import BurgersData, FieldData, write_fields
+from datamodules import BurgersData, SimulatedData, write_fields
 
 SHORT = {"points": 16, "frames": 5}
 
 
-class Tiny(FieldData):
+class Tiny(SimulatedData):
     """White noise on 3 points, of which some fields are not finite when they are first drawn."""
 
     bad: tuple[int, ...] = ()

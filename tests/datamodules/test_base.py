@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from constraints import Burgers, InputError
-from datamodules import BurgersData, FieldData, check_fits, read_attributes, write_fields
-from tests.datamodules.sources import Anything, Tiny, burgers, write
+from constraints import Burgers, Divergence, InputError
+from datamodules import (
+    BurgersData,
+    FieldData,
+    KolmogorovData,
+    check_fits,
+    read_attributes,
+    write_fields,
+)
+from tests.datamodules.sources import Anything, Tiny, burgers
 
 
 def test_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -27,11 +34,30 @@ def test_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
         assert torch.equal(got, torch.tensor(x).float())
 
 
-@pytest.mark.parametrize("options", [{"sizes": {"train": 4}}, {"file": "nowhere.h5"}])
-def test_plain_data_module_simulates_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
-    file = str(write(tmp_path / "a.h5", train=4))
-    with pytest.raises(InputError, match="`sizes`"):
-        FieldData(Anything(), **{"file": file, **options}).prepare_data()
+def test_file_that_is_missing_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.h5"):
+        FieldData(Anything(), "nowhere.h5").setup("fit")
+    with pytest.raises(InputError, match=r"nowhere\.h5.*`sizes`"):
+        Tiny(Anything(), "nowhere.h5").prepare_data()
+
+
+def test_boundary_and_channels_are_known_before_and_after_simulation(tmp_path: Path) -> None:
+    data = burgers(tmp_path / "a.h5")
+    for _ in range(2):
+        assert data.boundary == {"x": "periodic", "t": "none"}
+        assert list(data.boundary) == ["x", "t"] and data.channels == 1
+        data.prepare_data()
+    file = FieldData(Anything(), data.file)
+    assert file.boundary == data.boundary and file.channels == 1
+    flow = KolmogorovData(Divergence(), file=str(tmp_path / "b.h5"), frames=3)
+    assert flow.boundary == {"x": "periodic", "y": "periodic"} and flow.channels == 6
+
+
+def test_boundary_and_channels_may_be_unknown(tmp_path: Path) -> None:
+    data = FieldData(Anything(), str(tmp_path / "a.h5"))
+    assert data.boundary is None and data.channels is None
+    write_fields(tmp_path / "a.h5", {"val": np.zeros((2, 3, 4, 5))}, {}, {})
+    assert data.boundary is None and data.channels == 3
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:

@@ -41,15 +41,16 @@ def test_workers_read_the_same(tmp_path: Path, context: str, in_memory: bool) ->
     assert torch.equal(x[:, 0, 0], torch.arange(6.0))
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_mirror_samples_are_paired_in_turn(tmp_path: Path, in_memory: bool) -> None:
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_mirror_samples_are_paired_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("datamodules.dataset.IN_MEMORY", limit)
     write(tmp_path / "a.h5", train=7, val=2)
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file["train/y"] = 10.0 + np.arange(3).reshape(3, 1, 1)
         file["val/y"] = 20.0 + np.arange(2).reshape(2, 1, 1)
-    data = plain(
-        tmp_path / "a.h5", mirror_samples=str(tmp_path / "y.h5"), batch_size=7, in_memory=in_memory
-    )
+    data = plain(tmp_path / "a.h5", mirror_samples=str(tmp_path / "y.h5"), batch_size=7)
     data.setup("fit")
     (batch,) = data.train_dataloader()
 

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, InputError, noise
-from datamodules import FieldData
+from datamodules import SimulatedData
 
 MODES = 4
 
 
-class WaveData(FieldData):
+class WaveData(SimulatedData):
     r"""Creates waves of shape `(1, points, frames)`: x is the second-last axis, t is the last.
 
     Arguments:
         constraint: What the waves must satisfy.
         points: The number of grid points, at least 9.
         frames: The number of frames, of 0.05 each.
-        kwargs: The arguments of `FieldData`.
+        kwargs: The arguments of `SimulatedData`.
     """
 
     def __init__(
