@@ -46,7 +46,7 @@ class Generation(Evaluation):
         method: str = "dm",
         seed: int = 0,
     ) -> None:
-        super().__init__(restorer or mirror or IdentityMirror(), constraint, task, method, seed)
+        super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         if samples < 3:
             raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
@@ -55,10 +55,13 @@ class Generation(Evaluation):
                 f"Generation expects to draw at least 1 sample at a time, got {batch_samples}."
             )
         self.denoiser = denoiser
-        self.space = mirror or IdentityMirror()
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()
         self.total, self.batch_samples = samples, batch_samples
+
+    @property
+    def maps(self) -> Mirror:
+        return self.mirror if self.restorer is None else self.restorer
 
     def setup(self, stage: str) -> None:
         if self.total < self.trainer.world_size:
@@ -73,7 +76,7 @@ class Generation(Evaluation):
             self.shown["data"] = batch["x"]
 
     def on_test_epoch_end(self) -> None:
-        shape = self.space.shape(self.shown["data"].shape[1:])
+        shape = self.mirror.shape(self.shown["data"].shape[1:])
         seeds = [derive_seed(self.seed, "test", i) for i in range(self.total)]
         seeds = seeds[self.global_rank :: self.trainer.world_size]
 
@@ -92,5 +95,5 @@ class Generation(Evaluation):
 
     @torch.no_grad()
     def _decode(self, y: Tensor) -> Tensor:
-        x_hat = self.space.inverse(y)
+        x_hat = self.mirror.inverse(y)
         return x_hat if self.restorer is None else self.restorer.inverse(self.restorer(x_hat))

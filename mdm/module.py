@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, derive_seed
-from namm import ConstraintDistance, IdentityMirror, Mirror, Optimiser, Stage, save_recipe
+from namm import ConstraintDistance, IdentityMirror, Mirror, Optimiser, Origin, Stage, save_recipe
 
 from .denoiser import Denoiser
 from .sampler import DPMSolver, Sampler
@@ -77,6 +77,9 @@ class MDM(Stage):
             x = x.to(self.denoiser.like.device)
             with torch.no_grad():
                 self.denoiser.calibrate(torch.cat([self.mirror(part) for part in x.split(64)]))
+
+    def origin(self) -> Origin:
+        return Origin(self.constraint, self.mirror, diffusion=True)
 
     def train(self, mode: bool = True) -> "MDM":
         super().train(mode)

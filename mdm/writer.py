@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from namm import space
+from namm import Mirror
 
 SPLITS = ("train", "val")  # in the order of the loaders of a prediction
 
@@ -52,8 +52,9 @@ class SampleWriter(BasePredictionWriter):
             return
         temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         with h5py.File(temporary, "w") as file:
+            mirror: Mirror = pl_module.mirror  # type: ignore[assignment]
             file.attrs["schema"] = "namm-mirror/1"
-            file.attrs["space"] = space(pl_module.mirror)  # type: ignore[arg-type]
+            file.attrs["space"] = mirror.space()
             for split, part in zip(SPLITS, parts, strict=True):
                 file[f"{split}/y"] = part["y"].numpy()
         os.replace(temporary, self.file)

@@ -21,6 +21,7 @@ __all__ = [
     "Mirror",
     "MirrorMap",
     "Optimiser",
+    "Origin",
     "Padding",
     "PatchNet",
     "Provenance",
@@ -46,12 +47,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .description import describe_constraint
     from .evaluation.base import Evaluation
     from .evaluation.metrics import MMD, ConstraintDistance, Mean, Spectrum, Spread
     from .evaluation.plots import LogFields, field_grid
     from .evaluation.shipping import ship
     from .losses import mirror_losses
-    from .mirror import IdentityMirror, Mirror, MirrorMap
+    from .mirror import IdentityMirror, Mirror, MirrorMap, space
     from .module import NAMM
     from .nets import ICNN, PatchNet, ResNet
     from .padding import AxisConv2d, AxisConvTranspose2d, Padding, pad, pad_per_axis
@@ -60,17 +62,18 @@ if TYPE_CHECKING:
     from .training.ema import EMA
     from .training.operations import CountFlops, Flops
     from .training.optimiser import Optimiser
-    from .training.provenance import Provenance, describe_constraint, space
+    from .training.provenance import Origin, Provenance
     from .training.shipped import Trained, load
     from .training.stage import Stage
 
 _MODULES = {
+    "description": ("describe_constraint",),
     "evaluation.base": ("Evaluation",),
     "evaluation.metrics": ("MMD", "ConstraintDistance", "Mean", "Spectrum", "Spread"),
     "evaluation.plots": ("LogFields", "field_grid"),
     "evaluation.shipping": ("ship",),
     "losses": ("mirror_losses",),
-    "mirror": ("IdentityMirror", "Mirror", "MirrorMap"),
+    "mirror": ("IdentityMirror", "Mirror", "MirrorMap", "space"),
     "module": ("NAMM",),
     "nets": ("ICNN", "PatchNet", "ResNet"),
     "padding": ("AxisConv2d", "AxisConvTranspose2d", "Padding", "pad", "pad_per_axis"),
@@ -79,7 +82,7 @@ _MODULES = {
     "training.ema": ("EMA",),
     "training.operations": ("CountFlops", "Flops"),
     "training.optimiser": ("Optimiser",),
-    "training.provenance": ("Provenance", "describe_constraint", "space"),
+    "training.provenance": ("Origin", "Provenance"),
     "training.shipped": ("Trained", "load"),
     "training.stage": ("Stage",),
 }

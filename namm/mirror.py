@@ -1,17 +1,21 @@
 r"""Mirrors: a forward map g from data space to mirror space, and an inverse map f back.
 
-Everything that trains or samples a diffusion model in mirror space knows a `Mirror` and nothing of
-what it is made of. With the `IdentityMirror`, mirror space is data space.
+A stage that trains or samples a diffusion model in mirror space knows a `Mirror`, and not the
+networks of the mirror. With the `IdentityMirror`, mirror space is data space.
 """
 
-__all__ = ["IdentityMirror", "Mirror", "MirrorMap"]
+__all__ = ["IdentityMirror", "Mirror", "MirrorMap", "space"]
 
 import abc
+import hashlib
+import json
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .nets import ICNN
+from constraints import InputError
+
+from .description import describe
 
 
 class Mirror(nn.Module, abc.ABC):
@@ -34,16 +38,29 @@ class Mirror(nn.Module, abc.ABC):
 
     def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         r"""Returns the shape of one field in mirror space, given its shape `(C, *S)` in data
-        space. The same unless a mirror says otherwise."""
+        space. The shapes are equal unless a mirror says otherwise."""
         return tuple(shape)
 
     def regulariser(self, x: Tensor, y: Tensor) -> Tensor:
-        r"""Returns what training adds to keep `y = g(x)` simple: the mean absolute difference."""
+        r"""Returns the scalar by which training keeps `y = g(x)` simple: the mean absolute
+        difference of x and y."""
         return (y - x).abs().mean()
+
+    def clamp_(self) -> None:
+        r"""Returns the weights to their allowed range. Training calls it after each step."""
+
+    def freeze_forward(self) -> None:
+        r"""Keeps the forward map as it is in all training that follows."""
+        raise InputError(f"{type(self).__name__} has no map to freeze: leave out freeze_forward.")
+
+    def space(self) -> str:
+        r"""Returns the name of the mirror space, which tells the space of a diffusion model from
+        other spaces: a hash of the parameters of the maps."""
+        return hashlib.sha256(json.dumps(describe(self)).encode()).hexdigest()
 
 
 class IdentityMirror(Mirror):
-    r"""Creates the mirror that changes nothing: mirror space is data space."""
+    r"""Creates the mirror that changes nothing: mirror space is data space, of the name `data`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -51,14 +68,18 @@ class IdentityMirror(Mirror):
     def inverse(self, y: Tensor) -> Tensor:
         return y
 
+    def space(self) -> str:
+        return "data"
+
 
 class MirrorMap(Mirror):
-    r"""Creates a learned mirror of two networks.
+    r"""Creates a learned mirror of two networks. A hash of the weights of g names its space.
 
     Arguments:
-        forward_map: The network g. Where it is an `ICNN`, the regulariser is the mean absolute
-            gradient of its potential; else the mean absolute change of the field.
-        inverse_map: The network f.
+        forward_map: The network g. A method `regulariser(x, y)` of the network, such as that of
+            `ICNN`, takes the place of the mean absolute difference.
+        inverse_map: The network f. A method `clamp_()` of a module inside of g or f is called
+            after each step.
     """
 
     def __init__(self, forward_map: nn.Module, inverse_map: nn.Module) -> None:
@@ -67,12 +88,35 @@ class MirrorMap(Mirror):
         self.inverse_map = inverse_map
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.forward_map(x)
+        y: Tensor = self.forward_map(x)
+        return y
 
     def inverse(self, y: Tensor) -> Tensor:
-        return self.inverse_map(y)
+        x: Tensor = self.inverse_map(y)
+        return x
 
     def regulariser(self, x: Tensor, y: Tensor) -> Tensor:
-        if isinstance(self.forward_map, ICNN):
-            return self.forward_map.excess(x, y).abs().mean()
-        return super().regulariser(x, y)
+        own = getattr(self.forward_map, "regulariser", None) or super().regulariser
+        value: Tensor = own(x, y)
+        return value
+
+    def clamp_(self) -> None:
+        for network in (self.forward_map, self.inverse_map):
+            for module in network.modules():
+                if callable(clamp := getattr(module, "clamp_", None)):
+                    clamp()
+
+    def freeze_forward(self) -> None:
+        self.forward_map.requires_grad_(False).eval()
+
+    def space(self) -> str:
+        weights = self.forward_map.state_dict()
+        digest = hashlib.sha256()
+        for name, weight in weights.items():
+            digest.update(name.encode() + weight.detach().cpu().numpy().tobytes())
+        return digest.hexdigest() if weights else super().space()
+
+
+def space(mirror: Mirror) -> str:
+    r"""Returns the name of the space of a mirror, `mirror.space()`."""
+    return mirror.space()

@@ -3,7 +3,7 @@ r"""The stage that trains the maps, and fine-tunes the inverse map."""
 __all__ = ["NAMM"]
 
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from constraints import Constraint, InputError
 
 from .evaluation.metrics import ConstraintDistance
 from .losses import mirror_losses
-from .mirror import Mirror, MirrorMap
+from .mirror import Mirror
 from .training.checkpoint import load_weights, read_checkpoint, save_recipe, stamp
 from .training.optimiser import Optimiser
+from .training.provenance import Origin
 from .training.stage import Stage
 
 
@@ -82,22 +83,20 @@ class NAMM(Stage):
                 ) from error
             stamp(mirror, init_from, state)
         if freeze_forward:
-            if not isinstance(mirror, MirrorMap):
-                raise InputError(
-                    f"freeze_forward keeps the forward map of a MirrorMap, got "
-                    f"{type(mirror).__name__}: leave it out."
-                )
-            mirror.forward_map.requires_grad_(False).eval()
+            mirror.freeze_forward()
         self.freeze_forward = freeze_forward
         levels = [sigma_max * k / 4 for k in range(5)]
         self.robustness = torch.nn.ModuleList(ConstraintDistance() for _ in levels)
         self.floor = ConstraintDistance()
         self._levels = levels
 
+    def origin(self) -> Origin:
+        return Origin(self.constraint, self.mirror)
+
     def train(self, mode: bool = True) -> "NAMM":
         super().train(mode)
         if self.freeze_forward:  # nor may dropout or running statistics move mirror space
-            cast(MirrorMap, self.mirror).forward_map.eval()
+            self.mirror.freeze_forward()
         return self
 
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
@@ -134,6 +133,10 @@ class NAMM(Stage):
             metric.reset()
         self.log("val/data_floor", self.floor.compute()["mean"])
         self.floor.reset()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.mirror.clamp_()
 
     @torch.no_grad()
     def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

@@ -118,6 +118,10 @@ class ICNN(nn.Module):
         r"""Returns :math:`\nabla \phi(x)`, which the regulariser keeps sparse, from `y = g(x)`."""
         return (y - self.strength * x) / (1 - self.strength)
 
+    def regulariser(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""Returns the mean of :math:`|\nabla \phi(x)|`, from `y = g(x)`."""
+        return self.excess(x, y).abs().mean()
+
     @torch.no_grad()
     def clamp_(self) -> None:
         r"""Makes the weights w non-negative again; to be called after each optimiser step."""

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from constraints import Constraint, InputError
 
+from ..description import plain_data
 from ..mirror import Mirror
 from ..training.io import atomic
 from ..training.operations import CountFlops
-from ..training.provenance import plain
+from ..training.provenance import Origin
 from .metrics import MMD, Mean, Spectrum, Spread
 from .plots import field_grid
 
@@ -37,7 +38,7 @@ class Evaluation(L.LightningModule, abc.ABC):
     r"""Base of the test stages.
 
     Arguments:
-        mirror: The maps of the method.
+        mirror: The maps of the mirror space in which the diffusion model works.
         constraint: The constraint by which fields are judged.
         task: The name of the task in the results.
         method: The name of the method in the results.
@@ -58,6 +59,16 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.cycle = Mean()
         self.floor = Mean()
         self._begin()
+
+    def origin(self) -> Origin:
+        r"""Returns the parts that the loaded checkpoints must fit, for `Provenance`."""
+        return Origin(self.constraint, self.mirror, diffusion=True)
+
+    @property
+    def maps(self) -> Mirror:
+        r"""The maps whose cycle error is measured: the mirror unless a stage restores samples with
+        other maps."""
+        return self.mirror
 
     def _begin(self) -> None:
         self.cycle.reset()
@@ -153,7 +164,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.constraint.check_shape(x)
         self.held.append(x)
         self.floor.update(self.constraint(x))
-        self.cycle.update((self.mirror.inverse(self.mirror(x)) - x).abs().flatten(1).mean(dim=1))
+        self.cycle.update((self.maps.inverse(self.maps(x)) - x).abs().flatten(1).mean(dim=1))
 
     def rows(self) -> list[dict[str, Any]]:
         r"""Returns the rows of the results. Costs are those of one sample."""
@@ -229,7 +240,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         figure.savefig(folder / "fields.png", dpi=160)
         results = {
             "rows": rows,
-            "config": plain(dict(self.hparams)),
+            "config": plain_data(dict(self.hparams)),
             "environment": {
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),

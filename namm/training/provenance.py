@@ -1,32 +1,66 @@
 r"""Where a checkpoint comes from: its constraint, the shape and hash of its data, its mirror
 space. `Provenance` refuses to mix checkpoints of different origin."""
 
-__all__ = ["Provenance", "describe_constraint", "plain", "space"]
+__all__ = ["JudgedData", "Origin", "Provenance", "Sourced", "TrainingData"]
 
-import hashlib
 import json
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import lightning as L
-import numpy as np
-from torch import Tensor, nn
 
 from constraints import Constraint, InputError
 
-from ..mirror import IdentityMirror, Mirror
+from ..description import describe_constraint
+from ..mirror import Mirror
+
+
+class Origin(NamedTuple):
+    r"""The parts of a stage that its checkpoints depend on."""
+
+    constraint: Constraint | None = None
+    mirror: Mirror | None = None
+    diffusion: bool = False  # whether a diffusion model works in the space of the mirror
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    r"""A stage with an origin."""
+
+    def origin(self) -> Origin:
+        r"""Returns the parts that checkpoints of the stage depend on."""
+
+
+@runtime_checkable
+class JudgedData(Protocol):
+    r"""A data module, after `setup`, whose fields satisfy a constraint."""
+
+    shape: tuple[int, ...]  # of a field, (C, *S)
+    constraint: Constraint
+
+    def check(self, constraint: Constraint) -> None:
+        r"""Raises an `InputError` if another constraint does not judge such fields."""
+
+
+@runtime_checkable
+class TrainingData(JudgedData, Protocol):
+    r"""A data module, after `setup`, on whose fields a stage is trained."""
+
+    sha256: str  # of the fields
+    mirror_samples: str | None  # the file of the samples of a diffusion model
+    samples_space: str | None  # the name of their mirror space
 
 
 class Provenance(L.Callback):
-    r"""Creates the callback that writes into each checkpoint what it was trained on, and refuses a
-    checkpoint that was trained on something else.
+    r"""Creates the callback that writes into each checkpoint its origin, and refuses a checkpoint
+    of another origin.
 
-    The data must be of the kind that the stage's constraint judges. Compared are the constraint
-    with its parameters, the shape of a field, the hash of the data, and the space of a diffusion
-    model, that is its forward map, between this stage, the parts it loaded, and the checkpoint it
-    resumes or tests.
+    The constraint of the stage must judge the data. The callback compares the constraint with its
+    parameters, the shape of a field, the hash of the data, and the mirror space of a diffusion
+    model. It compares this stage with the parts that the stage loaded, and with the checkpoint
+    that the stage resumes or tests.
 
     Arguments:
-        force: Whether to go on all the same, saying what is ignored.
+        force: Whether to go on all the same and to print what is ignored.
     """
 
     def __init__(self, force: bool = False) -> None:
@@ -35,26 +69,24 @@ class Provenance(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
+        constraint, mirror, diffusion = (
+            pl_module.origin() if isinstance(pl_module, Sourced) else Origin()
+        )
         self.own = {}
-        if isinstance(constraint := getattr(pl_module, "constraint", None), Constraint):
+        if constraint is not None:
             self.own["constraint"] = describe_constraint(constraint)
-        if data is not None and hasattr(data, "shape"):
+        if isinstance(data, JudgedData):
             self.own["shape"] = list(data.shape)
-            if hasattr(data, "sha256"):  # which data that are only tested on have none of
-                self.own["data"] = data.sha256
             self._compare_data(describe_constraint(data.constraint))
-            if isinstance(constraint, Constraint) and not self.force:
+            if constraint is not None and not self.force:
                 data.check(constraint)
-        # an evaluation may restore samples with other maps than those of its space
-        mirror = getattr(pl_module, "space", getattr(pl_module, "mirror", None))
-        if hasattr(pl_module, "denoiser") and isinstance(mirror, Mirror):
-            self.own["space"] = space(mirror)
-        drawn = getattr(data, "samples_space", None)
-        if drawn and isinstance(mirror, Mirror) and drawn != space(mirror):
-            self._refuse(
-                f"The samples of {data.mirror_samples} were drawn in another mirror space than "
-                "that of these maps"
-            )
+        if isinstance(data, TrainingData):
+            self.own["data"] = data.sha256
+            drawn = data.samples_space
+            if drawn and mirror is not None and drawn != mirror.space():
+                self._refuse(f"The samples of {data.mirror_samples} have another mirror space")
+        if mirror is not None and diffusion:
+            self.own["space"] = mirror.space()
         for module in pl_module.modules():
             if isinstance(found := getattr(module, "provenance", None), dict):
                 self._compare(found, f"The checkpoint {found.get('checkpoint')}")
@@ -87,80 +119,12 @@ class Provenance(L.Callback):
             if theirs == ours:
                 continue
             theirs, ours = _differing(theirs, ours)
-            message = f"{where} has {key} {theirs}, this stage has {ours}"
-            self._refuse(message)
+            self._refuse(f"{where} has {key} {theirs}, this stage has {ours}")
 
     def _refuse(self, message: str) -> None:
         if not self.force:
             raise InputError(f"{message}: give matching ones, or --force to ignore it.")
         L.pytorch.utilities.rank_zero_info(f"Ignored because of --force: {message}.")
-
-
-def describe_constraint(constraint: Constraint) -> dict[str, Any]:
-    r"""Returns the class of a constraint, its plain parameters and its tensors, those of its parts
-    and terms included."""
-    described = _describe(constraint)
-    terms: list[dict[str, Any]] = []
-    for name, child in constraint.named_children():
-        for module in child if isinstance(child, nn.ModuleList) else [child]:
-            if isinstance(module, Constraint):
-                terms.append(describe_constraint(module))
-            else:
-                digest = hashlib.sha256()
-                for tensor in (*module.parameters(), *module.buffers()):
-                    digest.update(_bytes(tensor))
-                described[name] = {**_describe(module), "weights": digest.hexdigest()}
-    return {**described, "terms": terms} if terms else described
-
-
-def _describe(module: nn.Module) -> dict[str, Any]:
-    facts = {
-        key: plain(value)
-        for key, value in sorted(vars(module).items())
-        if not key.startswith("_")
-        and key != "training"
-        and isinstance(value, (bool, int, float, str, list, tuple, np.generic))
-    }
-    tensors = {**dict(module.named_buffers(recurse=False)), **module._parameters}
-    for name, tensor in tensors.items():
-        if tensor is not None:
-            few = tensor.numel() <= 16
-            facts[name] = tensor.tolist() if few else hashlib.sha256(_bytes(tensor)).hexdigest()
-    return {"class": type(module).__qualname__, **facts}
-
-
-def plain(value: Any) -> Any:
-    r"""Returns a value as plain data, which checkpoints and JSON give back: dictionaries, lists,
-    numbers and text, which is what becomes of anything else."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().double().numpy().tobytes()
-
-
-def space(mirror: Mirror) -> str:
-    r"""Returns what tells the space of a diffusion model from others: a hash of the weights of the
-    forward map, or, of maps in closed form, of their parameters; `data` for the identity.
-
-    Arguments:
-        mirror: The maps.
-    """
-    if isinstance(mirror, IdentityMirror):
-        return "data"
-    digest = hashlib.sha256()
-    weights = getattr(mirror, "forward_map", nn.Identity()).state_dict()
-    if not weights:
-        digest.update(json.dumps(_describe(mirror)).encode())
-    for name, weight in weights.items():
-        digest.update(name.encode() + weight.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _differing(theirs: Any, ours: Any) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from constraints import InputError, derive_seed, noise, uniform
 
-from ..nets import ICNN
 from .optimiser import Optimiser
+from .provenance import Origin
 
 
 class Stage(L.LightningModule, abc.ABC):
@@ -50,6 +50,11 @@ class Stage(L.LightningModule, abc.ABC):
         kept = {k: v for k, v in self.state_dict().items() if k.startswith("constraint.")}
         for name in ("state_dict", "current_model_state"):
             checkpoint.get(name, {}).update(kept)
+
+    def origin(self) -> Origin:
+        r"""Returns the parts that checkpoints depend on, for `Provenance`: none unless a stage
+        says otherwise."""
+        return Origin()
 
     @abc.abstractmethod
     def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
@@ -118,12 +123,6 @@ class Stage(L.LightningModule, abc.ABC):
         return self.optimiser.build(
             trained, self.trainer.estimated_stepping_batches if decay else math.inf
         )
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, ICNN):
-                module.clamp_()
 
 
 def _shape(shapes: dict[str, Any], key: str) -> str:

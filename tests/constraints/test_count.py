@@ -10,8 +10,8 @@ import torch
 from constraints import Count, Counter, InputError, load_counter, noise, save_counter
 from datamodules import CountingData
 from namm import NAMM
+from namm.description import describe_constraint
 from namm.training.counting import calibration
-from namm.training.provenance import describe_constraint
 from tests.constraints.counters import ROOT, SHIPPED, tiny_counter
 from tests.problems import tiny_mirror
 

@@ -14,9 +14,9 @@ from constraints import Count, Counter, load_counter
 from datamodules import CountingData
 from namm import EMA, Counting, Optimiser, load_mirror, load_part
 from namm.cli.main import main
+from namm.description import describe_constraint
 from namm.training.checkpoint import read_checkpoint
 from namm.training.counting import calibration
-from namm.training.provenance import describe_constraint
 from tests.constraints.counters import ROOT, SHIPPED, tiny_counter
 from tests.problems import make_trainer
 

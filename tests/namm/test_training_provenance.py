@@ -29,7 +29,7 @@ from constraints import (
     Waypoints,
 )
 from namm import EMA, ICNN, NAMM, Flops, IdentityMirror, Mirror, MirrorMap, PatchNet, Provenance
-from namm.training.provenance import describe_constraint, space
+from namm.description import describe_constraint
 from tests.namm.stages import fit, last, tiny_stage
 from tests.namm.stages import trained as trained  # a fixture
 from tests.problems import Total, make_trainer, randomise, tiny_data, tiny_mirror
@@ -95,14 +95,14 @@ class Shift(Mirror):
 
 def test_maps_of_other_weights_make_another_space() -> None:
     one, other = tiny_mirror(), tiny_mirror()
-    before = space(one)
+    before = one.space()
     one.inverse_map.requires_grad_(True)
     next(one.inverse_map.parameters()).data.add_(1)
 
-    assert space(IdentityMirror()) == "data" != space(Shift(1.0)) != space(Shift(2.0))
-    assert space(one) == before  # f is not part of it
+    assert IdentityMirror().space() == "data" != Shift(1.0).space() != Shift(2.0).space()
+    assert one.space() == before  # f is not part of it
     next(other.forward_map.parameters()).data.add_(1)
-    assert space(other) != before
+    assert other.space() != before
 
 
 @pytest.mark.parametrize("kind", ["constraint", "shape", "data"])

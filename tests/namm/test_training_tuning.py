@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from constraints import Distance, Given, InputError, noise
-from namm import EMA, ICNN, IdentityMirror, MirrorMap, PatchNet, Provenance, ResNet
+from namm import EMA, ICNN, IdentityMirror, MirrorMap, PatchNet, Provenance, ResNet, space
 from namm.training.io import KeepLast
-from namm.training.provenance import space
 from tests.namm.stages import fit, last, same, tiny_stage, weights
 from tests.namm.stages import trained as trained  # a fixture
 from tests.problems import tiny_data, tiny_mirror
