@@ -1,0 +1,1 @@
+r"""One-line mutations of the packages, and the tests that catch them."""
