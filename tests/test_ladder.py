@@ -111,7 +111,6 @@ def test_imports_go_down_the_ladder(package: str) -> None:
     assert files and not found, "\n".join(found)
 
 
-@pytest.mark.xfail(strict=True, reason="namm.cli.check and namm.cli.lightning load by a string")
 def test_no_package_is_loaded_by_a_string_and_floors_import_down(sources: dict[str, str]) -> None:
     found = [*strays(sources)]
     assert not found, "\n".join(found)

@@ -13,7 +13,7 @@ import torch
 from hatchling.build import build_wheel
 
 from constraints import noise
-from namm.cli import lightning as cli
+from namm.cli import plugins
 from namm.cli.main import main
 from tests.commands import TRAINER, checkpoint, edited, write
 
@@ -64,7 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
-    cli.complain.cache_clear()
+    plugins.complain.cache_clear()
     before = {*sys.modules}
     yield site
     stale = [

@@ -23,11 +23,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from constraints import Constraint, Finding, InputError, check, noise
+from datamodules import FieldDataset, check_fits, read_attributes
 
 from ..training.io import atomic
 from .errors import CommandError
-from .explain import explain, load
-from .lightning import constructing, load_packages, load_plugins
+from .explain import explain
+from .lightning import constructing
+from .plugins import load_plugins
 
 USAGE = "namm check CONSTRAINT [--constraint.OPTION VALUE ...] --data FILE [options]"
 
@@ -41,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    load_packages()
     load_plugins()
     options, constraint = parse(argv)
     if options.data is not None:
@@ -102,14 +103,13 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of all noise.")
     parser.add_argument("--json", type=str | None, help="A file to write the findings to.")
 
-    argv = ["check", *argv]
-    if argv[1:] and not argv[1].startswith("-"):
-        argv.insert(1, "--constraint")
+    argv = [*argv]
+    if argv and not argv[0].startswith("-"):
+        argv.insert(0, "--constraint")
     try:
-        options = parser.parse_args(argv[1:])
+        options = parser.parse_args(argv)
     except ArgumentError as error:
-        known = {action.dest for action in parser._actions}
-        message = explain(str(error), argv, known)
+        message = explain(error, "check", parser, argv)
         if "namm check" in message:
             message += f"\n  usage: {USAGE}"
         raise CommandError(message) from error
@@ -133,24 +133,23 @@ def simulate(config: str) -> str:
     try:
         options = parser.parse_args(argv)
     except ArgumentError as error:
-        raise CommandError(explain(str(error), ["check", *argv], {"data"})) from error
+        raise CommandError(explain(error, "check", parser, argv)) from error
     with constructing():
         data = parser.instantiate(options).data
     if not hasattr(data, "file"):
         raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")
     data.prepare_data()
-    return data.file
+    return str(data.file)
 
 
 def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor, float]:
     r"""Returns the first fields of a split, with shape `(B, C, *S)`, and the floor of the file."""
-    # found by their names, as by a configuration: this package knows none where data come from
-    load("datamodules.check_fits")(path, constraint)
-    fields = load("datamodules.FieldDataset")(path, split, in_memory=False)
+    check_fits(path, constraint)
+    fields = FieldDataset(path, split, in_memory=False)
     if len(fields) < 2:
         raise InputError(f"'{path}' has a single field in split '{split}': 2 are needed.")
     items = fields.__getitems__(list(range(min(n, len(fields)))))
-    floor = load("datamodules.read_attributes")(path).get("data_floor", 0.0)
+    floor = read_attributes(path).get("data_floor", 0.0)
     return torch.stack([item["x"] for item in items]), float(floor)
 
 

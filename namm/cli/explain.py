@@ -1,245 +1,173 @@
-r"""What is said when a command cannot do what it was asked to, and with which exit code.
+r"""Finds the mistake in a command that jsonargparse refuses.
 
-A mistake in a command or a configuration is answered in a sentence: where it is, what came, what
-was wanted, and which known names are near. jsonargparse knows all of this, but reports it as an
-outline of every type of every union that did not match; `explain` picks the deepest entry of that
-outline, which is where the mistake is.
+The configurations of the command and its options are walked in their order, against the signatures
+of the classes that they name. The first entry that does not fit is the mistake. The message gives
+its key, its file and line, its value, the type that was expected, and the known names near it.
 """
 
-__all__ = ["explain", "unreadable"]
+__all__ = ["explain"]
 
 import inspect
-import re
-import sys
-import typing
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
-from os.path import relpath
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from .errors import nearest
+from .errors import CommandError
+from .reader import Key, KeyLoader, read_config, refuse
+from .signatures import class_types, find, fits, options_of, type_name
+
+PARTS = ("class_path", "init_args", "dict_kwargs")
 
 
-class Problem(NamedTuple):
-    r"""An entry of the outline: the keys and classes above it, and what it says."""
-
-    keys: list[str]
-    classes: list[str]
-    text: str
+class Dotted(dict[str, Any]):
+    r"""The content of an option such as `--model.lr`, which may leave out `init_args`."""
 
 
-def explain(message: str, argv: Sequence[str], known: Iterable[str]) -> str:
-    r"""Returns the sentence that says what is wrong with a command.
-
-    Arguments:
-        message: What jsonargparse says.
-        argv: The command, verb first.
-        known: The options of the verb, for example `trainer.max_epochs`.
-    """
-    if re.search("Problems parsing config|Unexpected config", message):
-        return unreadable(argv) or message
-    found = list(problems(message)) or [Problem([], [], message)]
-    keys, classes, text = problem = max(found, key=lambda p: len(p.keys) + len(p.classes))
-    owner = classes[-1] if classes else f"namm {argv[0]}"
-    got = (re.findall(r"(?:Got value|Given value): (.*)", message) or [""])[0]
-
-    def say(what: str, name: str = "", names: Iterable[str] = (), at: str | None = None) -> str:
-        where = f"{'.'.join(keys)}: " if keys and keys != ["config"] else ""
-        return f"{where}{what.rstrip('.')}{locate(at or name, argv)}.{nearest(name, names)}"
-
-    if match := re.fullmatch(r"Config file loop detected: (\S+) -> \1", text):
-        for file in (Path(config).parent / match[1] for config in config_files(argv)):
-            if file.is_file() and (said := mistake(file, problem)):
-                return explain(said, [argv[0], "-c", str(file)], known)
-    if match := re.search(r"(?:exist: |path string: |class_path )'?(\S+\.ya?ml)\b", message):
-        file = Path(match[1]).absolute()
-        near = (path.name for path in file.parent.glob("*"))
-        return say(f"there is no file '{relpath(file)}'", file.name, near)
-    if match := re.search(r"(?:accept option|Option) '(.+?)'|unrecognized arguments: (\S+)", text):
-        option = (match[1] or match[2]).lstrip("-").split("=")[0]
-        head, heads = option.split(".")[0], {name.split(".")[0] for name in known}
-        if owner.startswith("lightning.Lightning"):  # what is assumed where no class is given
-            return say("there are init_args, but no class_path", option)
-        if classes:
-            known = parameters(load(owner))
-        elif head not in heads:
-            option, known = head, heads
-        return say(f"{owner} has no option '{option}'", option, known, option.split(".")[-1])
-    if match := re.search(r"path string: (\S+)|module '(.+)' has no attribute '(.+)'", text):
-        name = match[1] or f"{match[2]}.{match[3]}"
-        return say(f"there is no class '{name}'", name, class_names(problem, match[2]))
-    if match := re.search(r"No module named '(.+)'", text):
-        return say(f"there is no module '{match[1]}'", match[1], modules())
-    if match := re.search(r"Import path (\S+ |)does not correspond to a subclass of (\w+)", text):
-        name = match[1].strip() or got
-        some = sorted(class_names(problem))
-        listed = f"; known are {', '.join(some)}" if len(some) < 100 else ""
-        return say(f"{name} is not a {match[2]}{listed}", at=name)
-    if match := re.search(r"arguments are required: (.+)", text):
-        needed = match[1].replace(f"{argv[0]}.", "")
-        where = "" if classes or argv[0] == "check" else ", in a file given with -c"
-        return say(f"{owner} needs {needed}{where}")
-    if text.startswith("Not a valid subclass"):
-        parts = ("class_path", "init_args")
-        given = [key for key in re.findall(r"'(\w+)':", got) if key not in parts]
-        wrong = next((key for key in given if nearest(key, parts)), got[:60])
-        return say(f"a class is given by class_path and init_args, not by {wrong}", wrong, parts)
-    if text.startswith("Expected a"):
-        same = [p.text for p in found if p.keys == keys and p.text.startswith("Expected a")]
-        wanted = " or ".join(dict.fromkeys(map(plain, same)))
-        at = f"{keys[-1].split('.')[-1]}: {got}" if keys else got
-        return say(f"expected {wanted}, got '{got}'", got, wanted.split("'")[1::2], at)
-    return say(text)
-
-
-def mistake(file: Path, problem: Problem) -> str | None:
-    r"""Returns what jsonargparse says of the class in a file that a configuration names. Where it
-    is wrong, it says of the configuration only that the file was read twice.
+def explain(error: ArgumentError, verb: str, parser: ArgumentParser, argv: Sequence[str]) -> str:
+    r"""Returns a sentence about the mistake in a command.
 
     Arguments:
-        file: The file.
-        problem: The entry that says so.
+        error: The error of jsonargparse. Its last line is the answer if no mistake is found.
+        verb: The verb.
+        parser: The parser of its options.
+        argv: The options.
     """
-    parser, key = ArgumentParser(exit_on_error=False), problem.keys[-1]
-    parser.add_argument(f"--{key}", type=hint_of(problem))
     try:
-        parser.parse_object({key: yaml.safe_load(file.read_text("utf-8"))})
-    except ArgumentError as error:
-        return str(error)
-    return None
+        Walk(verb, parser).command(argv)
+    except CommandError as mistake:
+        return str(mistake)
+    return str(error).strip().splitlines()[-1].strip(" -")
 
 
-def problems(message: str) -> Iterator[Problem]:
-    r"""Yields those entries of jsonargparse's outline that say what is wrong."""
-    above: list[tuple[int, str, str]] = []
-    for line in filter(None, message.splitlines()):
-        text = line.lstrip(" -")
-        indent = len(line) - len(text)
-        while above and above[-1][0] >= indent:
-            above.pop()
-        if match := re.match(r'Parser key "([^"]+)":\s*(.*)', text):
-            above.append((indent, "key", match[1]))
-            text = match[2]
-        elif match := re.match(r"Problem with given class_path '([^']+)':(.*)", text):
-            above.append((indent, "class", match[1]))
-            text = match[2]
-        if text and not re.match(r"Does not valid|Subtypes: |Errors:|Given|Expected a path", text):
-            keys = [name for _, kind, name in above if kind == "key"]
-            yield Problem(keys, [name for _, kind, name in above if kind == "class"], text)
+class Walk:
+    r"""Creates a walk through the configurations of one command.
 
+    Arguments:
+        verb: The verb.
+        parser: The parser of its options.
+    """
 
-def plain(text: str) -> str:
-    r"""Returns the type that jsonargparse expected, as one would say it."""
-    wanted = re.sub(r"^Expected an? |\. Got value:.*$", "", text)
-    wanted = re.sub(r"<class '(?:\w+\.)*(.+?)'>", r"\1", wanted).replace("NoneType", "null")
-    return re.sub(r"typing\.Literal\[(.+)\]", lambda m: m[1].replace(", ", " or "), wanted)
+    def __init__(self, verb: str, parser: ArgumentParser) -> None:
+        # the verb, and the last class at each key
+        self.owners = {"": options_of(parser, f"namm {verb}")}
+        self.given: set[str] = set()  # the keys that have a value
 
+    def command(self, argv: Sequence[str]) -> None:
+        r"""Raises the first mistake in the options of a command as a `CommandError`."""
+        for name, value in pairs(argv):
+            if name == "config":
+                self.options("", read_config(Path(value), KeyLoader))
+            elif not name.endswith(".help"):
+                *heads, last = name.split(".")
+                content = Dotted({last: parsed(value)})
+                for head in reversed(heads):
+                    content = Dotted({head: content})
+                self.options("", content)
+        for key, owner in self.owners.items():
+            if lacking := [name for name in owner.needs if join(key, name) not in self.given]:
+                where = ", in a file given with -c" if "config" in owner.hints else ""
+                refuse(key, f"{owner.name} needs {', '.join(lacking)}{where}")
 
-def config_files(argv: Sequence[str]) -> Iterator[str]:
-    r"""Yields the configurations that a command names and that exist."""
-    for flag, file in zip(argv, argv[1:], strict=False):
-        if flag in ("-c", "--config") and Path(file).is_file():
-            yield file
-
-
-def locate(name: str, argv: Sequence[str]) -> str:
-    r"""Returns the file and line of the command's configurations that hold a name, or nothing if
-    it is on the command line itself."""
-    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)")
-    if not name or any(pattern.search(word) for word in argv):
-        return ""
-    for file in config_files(argv):
-        for number, line in enumerate(Path(file).read_text("utf-8").splitlines(), start=1):
-            if pattern.search(line):
-                return f" ({file}, line {number})"
-    return ""
-
-
-def unreadable(argv: Sequence[str]) -> str | None:
-    r"""Returns what is wrong with the first configuration that is no YAML mapping."""
-    for file in config_files(argv):
-        try:
-            content = yaml.safe_load(Path(file).read_text("utf-8"))
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "?"
-            return f"{file} is not valid YAML: {error.problem} in line {line}."
+    def options(self, key: str, content: Any, group: str = "") -> None:
+        r"""Walks the options of the verb or class at a key, or a group of these options."""
+        owner = self.owners[key]
         if not isinstance(content, dict):
-            return f"{file} holds no configuration: expected keys such as 'model' and 'data'."
-    return None
+            refuse(join(key, group), f"expected options by name, got '{text(content)}'")
+        for at, value in content.items():
+            name = join(group, at)
+            inner = join(key, name)
+            if owner.hints.get(name) is not None:
+                self.given.add(inner)
+                self.value(owner.hints[name], inner, value, at, owner.defaults[name])
+            elif any(other.startswith(f"{name}.") for other in owner.hints):
+                self.options(key, opened(value, inner, at), name)
+            elif name not in owner.hints:
+                refuse(key, f"{owner.name} has no option '{name}'", at, name, owner.hints)
+
+    def value(self, hint: Any, key: str, value: Any, at: str, default: Any = None) -> None:
+        r"""Walks the value of a key, which must be of a type."""
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        items = [arg for kind in kinds for arg in get_args(kind) if class_types(arg)]
+        classes = class_types(hint)
+        value = opened(value, key, at) if classes else value
+        if items and isinstance(value, list):
+            for number, item in enumerate(value):
+                self.value(items[0], f"{key}[{number}]", item, at)
+        elif classes and isinstance(value, dict):
+            self.part(classes, key, value, at, default)
+        elif any(fits(kind, value) for kind in kinds if not class_types(kind)):
+            return
+        elif classes and isinstance(value, str):
+            self.choose(classes, key, value, at)
+        elif not fits(hint, value):
+            wanted, got = " or ".join(map(type_name, kinds)), text(value)
+            refuse(key, f"expected {wanted}, got '{got}'", at, got, wanted.split("'")[1::2])
+
+    def part(self, classes: tuple[type, ...], key: str, part: Any, at: str, default: Any) -> None:
+        r"""Walks the class at a key, and its arguments."""
+        bare = isinstance(part, Dotted) or any(map(is_dataclass, classes))
+        if bare and not any(name in PARTS for name in part):
+            part = {"init_args": part}
+        for name in part:
+            if name not in PARTS:
+                mistake = f"a class is given by class_path and init_args, not by {name}"
+                refuse(key, mistake, name, name, PARTS)
+        for name in part:
+            if name == "class_path":
+                self.choose(classes, key, part[name], name)
+        if key not in self.owners:
+            path = default.get("class_path") if hasattr(default, "get") else None
+            target = find(classes, path, key, at) if path else classes[0]
+            if inspect.isabstract(target) or target.__module__.startswith("lightning."):
+                refuse(key, "there are init_args, but no class_path", at)
+            self.owners[key] = options_of(target)
+        if "init_args" in part:
+            self.options(key, part["init_args"])
+
+    def choose(self, classes: tuple[type, ...], key: str, path: str, at: str) -> None:
+        r"""Notes the class of a key, and forgets the parts of the class before."""
+        below = (f"{key}.", f"{key}[")
+        self.owners = {k: v for k, v in self.owners.items() if not k.startswith(below)}
+        self.owners[key] = options_of(find(classes, path, key, at))
 
 
-def load(path: str) -> Any:
-    r"""Returns the object with a dotted path."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
+def pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    r"""Yields the names and values of the options in a command."""
+    words = [*argv]
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and not equals and words and not words[0].startswith(("--", "-c")):
+            value = words.pop(0)
+        yield "config" if name == "c" else name.rstrip("+"), value
 
 
-def modules() -> set[str]:
-    r"""Returns the names of the modules that are imported, or lie in the working directory."""
-    names = {*sys.modules, *(file.stem for file in Path().glob("*.py"))}
-    return {name for name in names if "." not in name and not name.startswith("_")}
+def parsed(value: str) -> Any:
+    r"""Returns the value of an option as YAML, or as text if it is none."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
 
 
-def parameters(target: Any) -> dict[str, Any]:
-    r"""Returns the parameters of a function or of a class with its bases, and their types."""
-    is_class = inspect.isclass(target)
-    hints: dict[str, Any] = {}
-    for function in [c.__init__ for c in reversed(target.__mro__)] if is_class else [target]:
-        try:
-            types = typing.get_type_hints(function)
-        except NameError:  # a type that is imported for the type checker alone
-            types = {}
-        names = inspect.signature(function).parameters
-        hints |= {name: types.get(name, Any) for name in names if name != "self"}
-    return hints
+def opened(value: Any, key: str, at: str) -> Any:
+    r"""Returns the content of the file that a value names, or the value if it names none."""
+    if not isinstance(value, str) or not value.endswith((".yaml", ".yml")):
+        return value
+    folder = Path(at.file).parent if isinstance(at, Key) else Path()
+    return read_config(folder / value, KeyLoader, key, at)
 
 
-def hint_of(problem: Problem) -> Any:
-    r"""Returns the type that was expected where something was not understood."""
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-
-    from constraints import Constraint
-
-    *above, key = problem.keys or [""]
-    if above:
-        return parameters(load(problem.classes[len(above) - 1])).get(key)
-    if key.startswith("trainer."):
-        return parameters(Trainer).get(key.removeprefix("trainer."))
-    hints = {"model": LightningModule, "data": LightningDataModule, "constraint": Constraint}
-    return hints.get(key)
+def text(value: Any) -> str:
+    r"""Returns a value in a form that fits in a sentence."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)[:60]
 
 
-def class_names(problem: Problem, module: str | None = None) -> set[str]:
-    r"""Returns the names of what could stand where one was not understood: the known subclasses of
-    what was expected, and what the module offers in which it was looked for."""
-    offered = vars(import_module(module)) if module else {}
-    names = {f"{module}.{name}" for name, offer in offered.items() if callable(offer)}
-    known = (cls for base in bases(hint_of(problem)) for cls in (base, *subclasses(base)))
-    return names | {public(cls) for cls in known if not inspect.isabstract(cls)}
-
-
-def bases(hint: Any) -> Iterator[type]:
-    r"""Yields the classes that a type is made of."""
-    if inspect.isclass(hint) and hint.__module__ != "builtins":
-        yield hint
-    for part in typing.get_args(hint):
-        yield from bases(part)
-
-
-def subclasses(base: type) -> Iterator[type]:
-    r"""Yields all known classes below a base."""
-    below: list[type] = base.__subclasses__()
-    for cls in below:
-        yield cls
-        yield from subclasses(cls)
-
-
-def public(cls: type) -> str:
-    r"""Returns the shortest name by which a configuration can give a class."""
-    package = cls.__module__.split(".")[0]
-    exported = getattr(sys.modules.get(package), cls.__name__, None) is cls
-    return f"{package}.{cls.__name__}" if exported else cls.__name__
+def join(key: str, name: str) -> str:
+    return f"{key}.{name}".strip(".")

@@ -15,9 +15,6 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
 from io import StringIO
 from pathlib import Path
 from shlex import join
@@ -34,7 +31,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lightning_utilities.core import rank_zero
 from torch import distributed
 
-from constraints import Constraint, InputError
+from constraints import InputError
 
 from .. import EMA, Flops, Provenance, Stage
 from ..training.io import (
@@ -48,12 +45,8 @@ from ..training.io import (
     step,
 )
 from .errors import CommandError, Interrupted
-from .explain import explain, subclasses
-
-# A class can be given by its short name, and is among those that an error suggests, once it is
-# imported. In a loop, because a statement would be an import up the ladder.
-PACKAGES = ("constraints", "datamodules", "namm", "mdm", "inverse")
-GROUP = "namm.constraints"  # the entry points of plug-ins
+from .explain import explain
+from .plugins import load_plugins
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
@@ -145,9 +138,9 @@ class CLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            argv = sys.argv[1:]
-            options = (action.dest for action in self._subcommand_parsers[argv[0]]._actions)
-            raise CommandError(explain(str(error), argv, set(options))) from error
+            verb, *argv = sys.argv[1:]
+            mistake = explain(error, verb, self._subcommand_parsers[verb], argv)
+            raise CommandError(mistake) from error
 
     def _parse_ckpt_path(self) -> None:
         r"""Does nothing, where Lightning overwrites what the user says with what the checkpoint
@@ -277,50 +270,6 @@ def worth_showing(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(CHATTER)
 
 
-def load_packages() -> None:
-    r"""Imports all classes of this project, so that their short names are known."""
-    for package in PACKAGES:
-        module = import_module(package)
-        for name in getattr(module, "__all__", ()):
-            getattr(module, name)  # a package may import its parts when they are asked for
-
-
-def load_plugins() -> None:
-    r"""Imports the constraints that installed packages offer, so that their short names are known.
-
-    One that cannot be used is left out, and that is said on the standard error: a command that
-    does not need it goes on, and one that does then finds no such class.
-    """
-    known = [cls for cls in subclasses(Constraint) if cls.__module__.split(".")[0] in PACKAGES]
-    owners = {cls.__name__: "namm itself" for cls in known}
-    offers = [
-        (point.dist.name if point.dist else "", point) for point in entry_points(group=GROUP)
-    ]
-    for owner, point in sorted(offers, key=lambda offer: (offer[0], offer[1].name)):
-        try:
-            if point.attr in owners:  # not imported: from then on neither had a short name
-                raise ValueError(
-                    f"{owners[point.attr]} has a constraint of the name {point.attr} already"
-                )
-            plugin = point.load()
-            if not (isinstance(plugin, type) and issubclass(plugin, Constraint)):
-                raise TypeError(f"{point.value} is not a Constraint")
-            owners[point.attr] = owner
-        except Exception as error:  # whatever the import of a stranger's module raises
-            if os.environ.get("NAMM_TRACEBACK") == "1":
-                raise
-            complain(
-                f"the plug-in '{point.name}' ({point.value}) of the package '{owner}' is left "
-                f"out: {error}. Repair it, or uninstall the package."
-            )
-
-
-@cache
-def complain(message: str) -> None:
-    r"""Prints a message to the standard error, once in a process."""
-    print(f"namm: {message}", file=sys.stderr)
-
-
 def main(argv: Sequence[str]) -> None:
     r"""Runs a command.
 
@@ -329,7 +278,6 @@ def main(argv: Sequence[str]) -> None:
     """
     # Subnormal numbers slow the first training steps down tenfold. Set before any other thread is.
     torch.set_flush_denormal(True)
-    load_packages()
     load_plugins()
     with command(argv), quiet():
         CLI()
@@ -344,4 +292,5 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     text = StringIO()
     with redirect_stdout(text), suppress(SystemExit):
         main([*argv, "--print_config"])
-    return yaml.safe_load(text.getvalue())
+    config: dict[str, Any] = yaml.safe_load(text.getvalue())
+    return config

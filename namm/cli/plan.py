@@ -12,13 +12,11 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-import yaml
-
 from ..training.io import atomic
 from ..training.weights import find, is_record
 from . import lightning as cli
 from .errors import CommandError, nearest
-from .explain import unreadable
+from .reader import read_config
 
 KEYS = ("verb", "configs", "args")
 VERBS = ("fit", "validate", "test", "predict", "report")
@@ -144,7 +142,7 @@ def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dic
     if not file.is_file():
         what = f"check the `include` of {above[-1]}" if above else "give the folder of a problem"
         raise CommandError(f"there is no {file}: {what}.")
-    content = read(file)
+    content = read_config(file)
     stages = content.get("stages") if isinstance(content, dict) else None
     if not isinstance(stages, dict) or not stages:
         raise CommandError(f"{file} names no stages: expected 'stages: {{NAME: {{verb: ...}}}}'.")
@@ -172,14 +170,6 @@ def entries(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, dic
         yield name, entry
 
 
-def read(file: Path) -> Any:
-    r"""Returns the content of a YAML file."""
-    try:
-        return yaml.safe_load(file.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise CommandError(unreadable(["run", "-c", str(file)]) or f"{file}: {error}") from error
-
-
 def config_files(name: str, problem: Path, scale: str | None, configs: list[str]) -> list[Path]:
     r"""Returns the configurations of a stage, each followed by its overlay."""
     files = []
@@ -197,7 +187,7 @@ def save_dir(files: Sequence[Path]) -> Path:
     r"""Returns the folder of all runs, which the last configuration that gives one decides."""
     given = "runs"
     for file in files:
-        section = read(file)
+        section: Any = read_config(file)
         for key in ("trainer", "logger", "init_args"):
             section = section.get(key) if isinstance(section, dict) else None
         given = section.get("save_dir", given) if isinstance(section, dict) else given

@@ -39,7 +39,7 @@ MISTAKES: dict[str, tuple[Any, list[str], int, list[str]]] = {
     "class on the line": (PROBLEM, ["--model.constraint=Burger"], 2, ["'Burger'", "s.Burgers?"]),
     "class in a list": (edited(PROBLEM, "model.init_args.constraint", {
         "class_path": "Sum", "init_args": {"terms": [{"class_path": "Burger"}]}}), [], 2,
-        ["model.constraint.terms: there is no class 'Burger'", "constraints.Burgers?"]),
+        ["model.constraint.terms[0]: there is no class 'Burger'", "constraints.Burgers?"]),
     "callback": (PROBLEM, ["--trainer.callbacks+=LogField"], 2, ["'LogField'", "namm.LogFields"]),
     "module": (edited(PROBLEM, "model.init_args.constraint.class_path", "constraint.Burgers"), [],
                2, ["no module 'constraint'", "did you mean: constraints"]),
@@ -57,7 +57,7 @@ MISTAKES: dict[str, tuple[Any, list[str], int, list[str]]] = {
     "file of a part": (edited(PROBLEM, "data", "dta.yaml"), [], 2,
     ["there is no file 'dta.yaml'"]), "yaml": ("model: [1\ndata: 2", [], 2,
     ["problem.yaml is not valid YAML", "in line 2"]), "empty": ("", [], 2,
-    ["problem.yaml holds no configuration"]), "seed twice": (edited(PROBLEM,
+    ["problem.yaml is no configuration"]), "seed twice": (edited(PROBLEM,
     "model.init_args.seed", 3), [], 2, ["The seed is given twice"]), "value": (edited(PROBLEM,
     "model.init_args.constraint.init_args.viscosity", -1), [], 1,
               ["error: Burgers expects positive viscosity", "-1.0"]),

@@ -46,7 +46,7 @@ def test_plugin_is_found_by_its_entry_point(
 ) -> None:
     write("theirs.py", "from constraints import Burgers\n\nclass Theirs(Burgers):\n    pass\n")
     point = EntryPoint(name="theirs", value="theirs:Theirs", group="namm.constraints")
-    monkeypatch.setattr("namm.cli.lightning.entry_points", lambda group: [point])
+    monkeypatch.setattr("namm.cli.plugins.entry_points", lambda group: [point])
 
     assert fit("a", "--model.constraint=Theirs", "--data.constraint=Theirs") is None
 
