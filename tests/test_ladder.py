@@ -24,8 +24,8 @@ BELOW = {
     "inverse": {"constraints", "namm", "mdm"},
     "namm.cli": {"constraints", "datamodules", "namm", "mdm", "inverse"},
 }
-FLOORS = ["padding", "nets", "mirror", "losses", "training", "evaluation", "module"]
-FLOORS += ["cli", "__main__"]
+FLOORS = ["description", "padding", "nets", "mirror", "losses", "training", "evaluation"]
+FLOORS += ["module", "cli", "__main__"]
 
 
 def violations(source: str, file: str) -> Iterator[str]:
