@@ -1,7 +1,6 @@
 r"""Denoisers: a diffusion prior is known through :math:`\hat y(y_t, t) = E[y \mid y_t]`.
 
-A denoiser does not know whether its fields live in data space or in mirror space. It counts its
-own calls and vector-Jacobian products, so that every solver reports what it really cost.
+A denoiser does not know whether its fields live in data space or in mirror space.
 """
 
 __all__ = ["Denoiser", "DiffusersDenoiser", "load_denoiser"]
@@ -22,7 +21,7 @@ from .schedule import Schedule, VPSchedule
 
 
 class Denoiser(nn.Module, abc.ABC):
-    r"""Base of all denoisers. A subclass defines `denoise`; `forward` calls and counts it.
+    r"""Base of all denoisers. A subclass defines `denoise`.
 
     Arguments:
         schedule: The noise schedule.
@@ -31,12 +30,6 @@ class Denoiser(nn.Module, abc.ABC):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self.schedule = schedule
-        self.reset_cost()
-
-    def reset_cost(self) -> None:
-        r"""Sets the counters `calls` and `vjps` to 0."""
-        self.calls = 0
-        self.vjps = 0
 
     def forward(self, y_t: Tensor, t: Tensor) -> Tensor:
         r"""Returns :math:`E[y \mid y_t]`.
@@ -48,15 +41,7 @@ class Denoiser(nn.Module, abc.ABC):
         Returns:
             The means, with shape `(B, C, *S)`.
         """
-        y_hat = self.denoise(y_t, t.expand(len(y_t)))
-        self.calls += 1
-        if y_hat.requires_grad:
-            y_hat.register_hook(self._count_vjp)
-        return y_hat
-
-    def _count_vjp(self, gradient: Tensor) -> None:
-        del gradient
-        self.vjps += 1
+        return self.denoise(y_t, t.expand(len(y_t)))
 
     @abc.abstractmethod
     def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ __all__ = ["Generation"]
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, derive_seed
+from constraints import Batch, Constraint, InputError, derive_seed
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
@@ -70,7 +70,7 @@ class Generation(Evaluation):
                 f"{self.total}: draw more samples, or use fewer devices."
             )
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.hold_out(batch["x"])
         if batch_idx == 0:
             self.shown["data"] = batch["x"]

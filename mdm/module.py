@@ -2,11 +2,24 @@ r"""The stage that trains a diffusion model in mirror space."""
 
 __all__ = ["MDM"]
 
+from itertools import islice
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from constraints import Constraint, derive_seed
-from namm import ConstraintDistance, IdentityMirror, Mirror, Optimiser, Origin, Stage, save_recipe
+from constraints import Batch, Constraint, derive_seed
+from namm import (
+    ConstraintDistance,
+    IdentityMirror,
+    Mirror,
+    Optimiser,
+    Origin,
+    Stage,
+    save_recipe,
+    training_loader,
+)
 
 from .denoiser import Denoiser
 from .sampler import DPMSolver, Sampler
@@ -71,12 +84,20 @@ class MDM(Stage):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            fields = self.trainer.datamodule.fields["train"]  # type: ignore[attr-defined]
-            x = torch.stack([fields[i]["x"] for i in range(min(len(fields), 512))])
             # the module has not been moved to its device yet
-            x = x.to(self.denoiser.like.device)
+            x = self._first_fields(512).to(self.denoiser.like.device)
             with torch.no_grad():
                 self.denoiser.calibrate(torch.cat([self.mirror(part) for part in x.split(64)]))
+
+    def _first_fields(self, n: int) -> Tensor:
+        r"""Returns the first n fields to train on, in the order of their positions."""
+        loader = training_loader(self.trainer)
+        data: Any = loader.dataset
+        if isinstance(data, IterableDataset):
+            fields = (x for batch in loader for x in batch["x"])
+        else:
+            fields = (data[i]["x"] for i in range(len(data)))
+        return torch.stack(list(islice(fields, n)))
 
     def origin(self) -> Origin:
         return Origin(self.constraint, self.mirror, diffusion=True)
@@ -86,7 +107,7 @@ class MDM(Stage):
         self.mirror.eval()
         return self
 
-    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, *key: int | str) -> dict[str, Tensor]:
         with torch.no_grad():
             y = self.mirror(batch["x"])
         t = self._times(batch, *key)
@@ -95,7 +116,7 @@ class MDM(Stage):
         error = (self.denoiser(y_t, t) - y).square().flatten(1).mean(dim=1)
         return {"loss": (self.denoiser.weight(t) * error).mean()}
 
-    def _times(self, batch: dict[str, Tensor], *key: int | str) -> Tensor:
+    def _times(self, batch: Batch, *key: int | str) -> Tensor:
         if self.log_normal is None:
             return self.t_min + (1 - self.t_min) * self.uniform(batch, *key, "time")
         mean, std = self.log_normal
@@ -103,10 +124,10 @@ class MDM(Stage):
         ratio = -level - self.denoiser.field_std.log()
         return self.denoiser.schedule.invert(ratio, self.t_min).to(level)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
         if self.constraint is not None:
-            self.floor.update(self.constraint(batch["x"]))
+            self.floor.update(self.constraint(batch["x"], batch.get("given")))
         if batch_idx == 0:
             self.drawn = {"x": batch["x"]}
 
@@ -132,7 +153,7 @@ class MDM(Stage):
             metric.reset()
 
     def predict_step(
-        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         shape = self.mirror.shape(batch["x"].shape[1:])
         seeds = [
@@ -141,7 +162,7 @@ class MDM(Stage):
         y = self.sampler(self.denoiser, shape, seeds).y
         return {"y": y.cpu(), "index": batch["index"].cpu()}
 
-    def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def panels(self, batch: Batch) -> tuple[dict[str, Tensor], list[str]]:
         r"""Returns data, the last validation's samples and what f makes of them, by title, and the
         titles of those in mirror space."""
         del batch

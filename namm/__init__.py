@@ -11,6 +11,7 @@ __all__ = [
     "AxisConv2d",
     "AxisConvTranspose2d",
     "ConstraintDistance",
+    "CountCalls",
     "CountFlops",
     "Counting",
     "Evaluation",
@@ -41,6 +42,7 @@ __all__ = [
     "save_recipe",
     "ship",
     "space",
+    "training_loader",
 ]
 
 from importlib import import_module
@@ -60,11 +62,11 @@ if TYPE_CHECKING:
     from .training.checkpoint import load_mirror, load_part, save_recipe
     from .training.counting import Counting
     from .training.ema import EMA
-    from .training.operations import CountFlops, Flops
+    from .training.operations import CountCalls, CountFlops, Flops
     from .training.optimiser import Optimiser
     from .training.provenance import Origin, Provenance
     from .training.shipped import Trained, load
-    from .training.stage import Stage
+    from .training.stage import Stage, training_loader
 
 _MODULES = {
     "description": ("describe_constraint",),
@@ -80,11 +82,11 @@ _MODULES = {
     "training.checkpoint": ("load_mirror", "load_part", "save_recipe"),
     "training.counting": ("Counting",),
     "training.ema": ("EMA",),
-    "training.operations": ("CountFlops", "Flops"),
+    "training.operations": ("CountCalls", "CountFlops", "Flops"),
     "training.optimiser": ("Optimiser",),
     "training.provenance": ("Origin", "Provenance"),
     "training.shipped": ("Trained", "load"),
-    "training.stage": ("Stage",),
+    "training.stage": ("Stage", "training_loader"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

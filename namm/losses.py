@@ -5,7 +5,7 @@ __all__ = ["mirror_losses"]
 import torch
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Constraint, Given
 
 from .mirror import Mirror
 
@@ -16,6 +16,7 @@ def mirror_losses(
     x: Tensor,
     noise: Tensor,
     y: Tensor | None = None,
+    given: Given | None = None,
 ) -> dict[str, Tensor]:
     r"""Returns the terms of the loss. With :math:`\tilde y = g(x) + s n`, or
     :math:`\tilde y = y + s n` when mirror samples are given,
@@ -31,6 +32,7 @@ def mirror_losses(
         x: The data, with shape `(B, C, *S)`.
         noise: The scaled noise :math:`s n`, with the shape of `g(x)`.
         y: Samples of the mirror diffusion model, with the shape of `g(x)`, while fine-tuning.
+        given: The data of each sample that the constraint needs, with shape `(B, *)` each.
 
     Returns:
         The scalars `cycle_forward`, `cycle_inverse`, `constraint`, `constraint_clean`
@@ -41,12 +43,12 @@ def mirror_losses(
     # one pass of f over clean and noisy points
     x_clean, x_noisy = mirror.inverse(torch.cat([y_clean, y_noisy])).chunk(2)
     with torch.no_grad():
-        constraint_clean = constraint(_full(x_clean)).mean()
+        constraint_clean = constraint(_full(x_clean), given).mean()
     return {
         "cycle_forward": (x_clean - x).abs().mean(),
         "cycle_inverse": (mirror(x_noisy) - y_noisy).abs().mean(),
         # in full precision: a residual is a small difference of large numbers
-        "constraint": constraint(_full(x_noisy)).mean(),
+        "constraint": constraint(_full(x_noisy), given).mean(),
         "constraint_clean": constraint_clean,
         "regulariser": mirror.regulariser(x, y_clean),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError
+from constraints import Batch, Constraint, InputError
 
 from .evaluation.metrics import ConstraintDistance
 from .losses import mirror_losses
@@ -99,7 +99,7 @@ class NAMM(Stage):
             self.mirror.freeze_forward()
         return self
 
-    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, *key: int | str) -> dict[str, Tensor]:
         x, y = batch["x"], batch.get("y")
         shape = self.mirror.shape(x.shape[1:])
         if y is not None and y.shape[1:] != torch.Size(shape):
@@ -107,9 +107,10 @@ class NAMM(Stage):
                 f"The mirror samples have shape {tuple(y.shape[1:])}, but g makes fields of "
                 f"{tuple(shape)}: draw them with a diffusion model of these maps."
             )
-        s = self.sigma_max * self.uniform(batch, *key, "level")
         n = self.noise(batch, shape, *key, "noise")
-        losses = mirror_losses(self.mirror, self.constraint, x, _like(s, n) * n, y)
+        scale = self.sigma_max * self.uniform(batch, *key, "level")
+        scale = scale.reshape(-1, *[1] * (n.ndim - 1))
+        losses = mirror_losses(self.mirror, self.constraint, x, scale * n, y, batch.get("given"))
         rising = self.training and self.global_step < self.constraint_warmup
         rise = self.global_step / self.constraint_warmup if rising else 1.0
         losses["loss"] = (
@@ -119,13 +120,13 @@ class NAMM(Stage):
         )
         return losses
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
-        y = self.mirror(batch["x"])
+        y, given = self.mirror(batch["x"]), batch.get("given")
         n = self.noise(batch, y.shape[1:], "robustness")
         for level, metric in zip(self._levels, self.robustness, strict=True):
-            metric.update(self.constraint(self.mirror.inverse(y + level * n)))
-        self.floor.update(self.constraint(batch["x"]))
+            metric.update(self.constraint(self.mirror.inverse(y + level * n), given))
+        self.floor.update(self.constraint(batch["x"], given))
 
     def on_validation_epoch_end(self) -> None:
         for level, metric in zip(self._levels, self.robustness, strict=True):
@@ -139,7 +140,7 @@ class NAMM(Stage):
         self.mirror.clamp_()
 
     @torch.no_grad()
-    def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def panels(self, batch: Batch) -> tuple[dict[str, Tensor], list[str]]:
         r"""Returns the fields worth looking at, by title, for the figure of each validation, and
         the titles of those in mirror space."""
         x = batch["x"]
@@ -154,7 +155,3 @@ class NAMM(Stage):
             f"f({noisy})": self.mirror.inverse(y_noisy),
         }
         return fields, ["g(x)", noisy]
-
-
-def _like(s: Tensor, fields: Tensor) -> Tensor:
-    return s.reshape(-1, *[1] * (fields.ndim - 1))

@@ -19,6 +19,26 @@ from mdm import Denoiser, DiffusersDenoiser, GaussianDenoiser, Result, Sampler, 
 from namm import ICNN, Mirror, MirrorMap, PatchNet
 
 
+def counted(denoiser: Any) -> Any:
+    """Keeps the numbers of calls and vector-Jacobian products of a denoiser, as attributes."""
+
+    def reset_cost() -> None:
+        denoiser.calls = denoiser.vjps = 0
+
+    def count_vjp(gradient: Tensor) -> None:
+        denoiser.vjps += 1
+
+    def count_call(network: nn.Module, inputs: Any, output: Tensor) -> None:
+        denoiser.calls += 1
+        if output.requires_grad:
+            output.register_hook(count_vjp)
+
+    reset_cost()
+    denoiser.reset_cost = reset_cost
+    denoiser.register_forward_hook(count_call)
+    return denoiser
+
+
 def gaussian(
     schedule: Schedule | None = None, mean: float = 0.5, dtype: torch.dtype = torch.float64
 ) -> GaussianDenoiser:
@@ -26,7 +46,7 @@ def gaussian(
 
     points = torch.arange(4)
     cov = 0.36 * 0.8 ** (points[:, None] - points).abs()
-    return GaussianDenoiser(cov.to(dtype), mean, schedule)
+    return counted(GaussianDenoiser(cov.to(dtype), mean, schedule))
 
 
 class Tiny(nn.Module):

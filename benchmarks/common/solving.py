@@ -14,6 +14,7 @@ from torch import Tensor
 from constraints import generator
 from inverse import Cost, Operator, Run, Sequential, Trust
 from mdm import DDIM, Denoiser, Level, Result, Transition
+from namm import CountCalls
 
 
 class Unguided(Sequential):
@@ -110,11 +111,11 @@ def solve(
     with mock.patch("mdm.sampler.noise", by_batch):
         with torch.no_grad():
             solver.prepare(denoiser, shape)
-        denoiser.reset_cost()
         start = time.perf_counter()
-        result = solver(denoiser, operator, m, shape, seeds)
+        with CountCalls(denoiser) as counted:
+            result = solver(denoiser, operator, m, shape, seeds)
         seconds = (time.perf_counter() - start) / len(m)
-    return result, {"calls": denoiser.calls, "vjps": denoiser.vjps, "seconds": seconds}
+    return result, {"calls": counted.calls, "vjps": counted.vjps, "seconds": seconds}
 
 
 def by_batch(keys: Iterable[Sequence[Any]], shape: Sequence[int], like: Tensor) -> Tensor:

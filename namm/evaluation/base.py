@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from constraints import Constraint, InputError
 
 from ..description import plain_data
 from ..mirror import Mirror
 from ..training.io import atomic
-from ..training.operations import CountFlops
+from ..training.operations import CountCalls, CountFlops
 from ..training.provenance import Origin
 from .metrics import MMD, Mean, Spectrum, Spread
 from .plots import field_grid
@@ -123,14 +123,14 @@ class Evaluation(L.LightningModule, abc.ABC):
         for key, value in extra.items():
             metrics[key].update(value)
 
-    def account(self, denoiser: Any, seeds: list[int], make: Callable[[list[int]], T]) -> T:
+    def account(self, denoiser: nn.Module, seeds: list[int], make: Callable[[list[int]], T]) -> T:
         r"""Makes samples and counts what that costs: seconds, calls and vector-Jacobian products
         of the denoiser; and, once in a test, the operations of one sample, which are those of
         every other. They are counted on the first sample alone, before any is timed, since
         counting takes time of its own.
 
         Arguments:
-            denoiser: The denoiser, with its counters `calls` and `vjps`.
+            denoiser: The denoiser.
             seeds: The seeds of the samples.
             make: What makes the samples of some seeds.
 
@@ -141,16 +141,16 @@ class Evaluation(L.LightningModule, abc.ABC):
             with CountFlops() as counter:
                 make(seeds[:1])
             self.flops_per_sample = float(counter.flops)
-        denoiser.reset_cost()
         start = time.perf_counter()
-        made = make(seeds)
+        with CountCalls(denoiser) as counted:
+            made = make(seeds)
         if self.device.type == "cuda":  # which works on after a call has returned
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - start
         # one call serves all samples of a batch
         n = len(seeds)
-        self.calls += denoiser.calls * n
-        self.vjps += denoiser.vjps * n
+        self.calls += counted.calls * n
+        self.vjps += counted.vjps * n
         self.samples += n
         return made
 

@@ -11,7 +11,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Batch, Constraint
+
+from ..training.stage import first_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,19 +194,19 @@ class LogFields(L.Callback):
 
     def __init__(self, rows: int = 2) -> None:
         self.rows = rows
-        self.batch: dict[str, Tensor] = {}
+        self.batch: Batch = {}
 
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: Any,
-        batch: dict[str, Tensor],
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if batch_idx == 0:
-            self.batch = {k: v[: self.rows] for k, v in batch.items()}
+            self.batch = first_rows(batch, self.rows)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         experiment: Any = getattr(trainer.logger, "experiment", None)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from constraints import Counter
+from constraints import Batch, Counter
 
 from .checkpoint import save_recipe
 from .io import atomic
@@ -76,7 +76,7 @@ class Counting(Stage):
         self.density_weight = density_weight
         self.counted = Counted()
 
-    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, *key: int | str) -> dict[str, Tensor]:
         r"""Returns the terms of the loss, and how good the counts are.
 
         Arguments:
@@ -103,7 +103,7 @@ class Counting(Stage):
             "accuracy": (error < 0.5).float().mean(),
         }
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
             count = self.counter(batch["x"])
         self.counted.update(count, batch["n"])
@@ -125,7 +125,7 @@ class Counting(Stage):
         print(f"\n{text}\n")
 
     @torch.no_grad()
-    def panels(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def panels(self, batch: Batch) -> tuple[dict[str, Tensor], list[str]]:
         r"""Returns images and where objects are counted in them, by title, for the figure of each
         validation, and no titles of mirror space."""
         return {"x": batch["x"], "density": self.counter.density(batch["x"])}, []

@@ -1,19 +1,20 @@
-r"""The count of floating-point operations, and training up to a given count."""
+r"""The counts of floating-point operations and of calls, and training up to a given count."""
 
-__all__ = ["CountFlops", "Flops"]
+__all__ = ["CountCalls", "CountFlops", "Flops"]
 
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
-from torch import Tensor
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from constraints import InputError
 
 from .checkpoint import read_checkpoint
-from .stage import Stage
+from .stage import Stage, first_rows, training_loader
 
 
 class CountFlops(TorchDispatchMode):
@@ -33,6 +34,34 @@ class CountFlops(TorchDispatchMode):
         return out
 
 
+class CountCalls:
+    r"""Creates a context that counts the calls of a network, as `calls`, and the vector-Jacobian
+    products through its outputs, as `vjps`.
+
+    Arguments:
+        network: The network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.calls = self.vjps = 0
+
+    def __enter__(self) -> Self:
+        self.hook = self.network.register_forward_hook(self._count_call)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.hook.remove()
+
+    def _count_call(self, network: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.calls += 1
+        if output.requires_grad:
+            output.register_hook(self._count_vjp)
+
+    def _count_vjp(self, gradient: Tensor) -> None:
+        self.vjps += 1
+
+
 class Flops(L.Callback):
     r"""Creates the callback that counts the operations of one training step of a `Stage` before
     training, logs the total as `flops`, and keeps it in the checkpoint.
@@ -50,11 +79,11 @@ class Flops(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or not isinstance(pl_module, Stage):
             return
-        batch = self._batch(trainer)
+        batch = next(iter(training_loader(trainer)))
         size = len(batch["x"])
         # one sample is enough, and at this point the module has not been moved to its device yet
         device = next(pl_module.parameters()).device
-        batch = {k: v[:1].to(device) for k, v in batch.items()}
+        batch = move_data_to_device(first_rows(batch, 1), device)
         modes = {m: m.training for m in pl_module.modules()}
         pl_module.train()
         with CountFlops() as counter, torch.random.fork_rng():
@@ -87,13 +116,6 @@ class Flops(L.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.total = state["total"]
-
-    @staticmethod
-    def _batch(trainer: L.Trainer) -> dict[str, Tensor]:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if data is None:
-            raise InputError("Counting operations needs a data module: pass one to the trainer.")
-        return next(iter(data.train_dataloader()))
 
     @classmethod
     def _spent(cls, path: str) -> int:

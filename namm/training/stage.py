@@ -1,18 +1,19 @@
 r"""What every training stage shares: keyed noise, optimiser, logging, and a guard against NaN."""
 
-__all__ = ["Stage"]
+__all__ = ["Stage", "first_rows", "training_loader"]
 
 import abc
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from constraints import InputError, derive_seed, noise, uniform
+from constraints import Batch, InputError, derive_seed, noise, take, uniform
 
 from .optimiser import Optimiser
 from .provenance import Origin
@@ -57,7 +58,7 @@ class Stage(L.LightningModule, abc.ABC):
         return Origin()
 
     @abc.abstractmethod
-    def losses(self, batch: dict[str, Tensor], *key: int | str) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, *key: int | str) -> dict[str, Tensor]:
         r"""Returns the terms of the loss, and their sum as `loss`.
 
         Arguments:
@@ -65,7 +66,7 @@ class Stage(L.LightningModule, abc.ABC):
             key: What makes the noise of this call different from that of others.
         """
 
-    def noise(self, batch: dict[str, Tensor], shape: Sequence[int], *key: int | str) -> Tensor:
+    def noise(self, batch: Batch, shape: Sequence[int], *key: int | str) -> Tensor:
         r"""Draws standard normal fields, one for each sample of a batch.
 
         Arguments:
@@ -75,30 +76,30 @@ class Stage(L.LightningModule, abc.ABC):
         """
         return noise(self._keys(batch, *key), shape, batch["x"])
 
-    def uniform(self, batch: dict[str, Tensor], *key: int | str) -> Tensor:
+    def uniform(self, batch: Batch, *key: int | str) -> Tensor:
         r"""Draws a number in [0, 1) for each sample of a batch, with shape `(B,)`."""
         return uniform(self._keys(batch, *key), (), batch["x"])
 
-    def _keys(self, batch: dict[str, Tensor], *key: int | str) -> list[tuple[int | str, ...]]:
+    def _keys(self, batch: Batch, *key: int | str) -> list[tuple[int | str, ...]]:
         return [(self.seed, self.name, i, *key) for i in batch["index"].tolist()]
 
-    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # dropout draws from the global generator
         torch.manual_seed(derive_seed(self.seed, self.name, self.global_rank, self.global_step))
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch, "train", self.global_step)
         self._guard(losses, batch)
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=1)
         return losses["loss"]
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         losses = self.losses(batch, "val")
         self.log_dict(
             {f"val/{k}": v for k, v in losses.items()}, batch_size=len(batch["x"]), sync_dist=True
         )
 
-    def _guard(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
+    def _guard(self, losses: dict[str, Tensor], batch: Batch) -> None:
         if torch.isfinite(losses["loss"]):
             return
         terms = [k for k, v in losses.items() if k != "loss" and not torch.isfinite(v)] or ["loss"]
@@ -123,6 +124,25 @@ class Stage(L.LightningModule, abc.ABC):
         return self.optimiser.build(
             trained, self.trainer.estimated_stepping_batches if decay else math.inf
         )
+
+
+def training_loader(trainer: L.Trainer) -> DataLoader:
+    r"""Returns the loader of the training, from the data module or as given to `fit`."""
+    loader: DataLoader = trainer.fit_loop._data_source.dataloader()
+    return loader
+
+
+def first_rows(batch: Batch, n: int) -> Batch:
+    r"""Returns the first samples of a batch.
+
+    Arguments:
+        batch: The batch.
+        n: The number of samples.
+    """
+    tensors: dict[str, Any] = {k: v[:n] for k, v in batch.items() if isinstance(v, Tensor)}
+    if "given" in batch:
+        tensors["given"] = take(batch["given"], slice(n))
+    return cast(Batch, tensors)
 
 
 def _shape(shapes: dict[str, Any], key: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from constraints import Distance, Given, noise
 from inverse import RandomProjection
 from mdm import MixtureDenoiser, Schedule
+from tests.problems import counted
 
 N, SHAPE, STD = 16, (1, 1, 16), 0.125
 
@@ -36,7 +37,7 @@ def mixture(schedule: Schedule | None = None) -> MixtureDenoiser:
     k = torch.arange(1, N + 1, dtype=torch.float64)
     covs = torch.stack([c.T @ torch.diag(v) @ c for v in (0.5 / k**2, 0.1 + 0.3 / k)])
     means = torch.stack([c[1] + 0.5 * c[3], -c[1] + 0.3 * c[2]])
-    return MixtureDenoiser(torch.tensor([0.4, 0.6]).double(), means, covs, schedule)
+    return counted(MixtureDenoiser(torch.tensor([0.4, 0.6]).double(), means, covs, schedule))
 
 
 def projection() -> tuple[RandomProjection, Tensor, Tensor]:

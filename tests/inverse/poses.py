@@ -27,6 +27,7 @@ from mdm import (
     Schedule,
     VPSchedule,
 )
+from tests.problems import counted
 
 N, SHAPE = 16, (1, 1, 16)
 
@@ -127,7 +128,7 @@ def basis() -> Tensor:
 def coloured(schedule: Schedule | None = None) -> GaussianDenoiser:
     c = basis()
     variance = 1.0 / torch.arange(1, N + 1, dtype=torch.float64) ** 2
-    return GaussianDenoiser(c.T @ torch.diag(variance) @ c, schedule=schedule)
+    return counted(GaussianDenoiser(c.T @ torch.diag(variance) @ c, schedule=schedule))
 
 
 def mixture(schedule: Schedule | None = None) -> MixtureDenoiser:
@@ -135,7 +136,7 @@ def mixture(schedule: Schedule | None = None) -> MixtureDenoiser:
     k = torch.arange(1, N + 1, dtype=torch.float64)
     covs = torch.stack([c.T @ torch.diag(v) @ c for v in (0.5 / k**2, 0.1 + 0.3 / k)])
     means = torch.stack([c[1] + 0.5 * c[3], -c[1] + 0.3 * c[2]])
-    return MixtureDenoiser(torch.stack(double(0.4, 0.6)), means, covs, schedule)
+    return counted(MixtureDenoiser(torch.stack(double(0.4, 0.6)), means, covs, schedule))
 
 
 def pose(

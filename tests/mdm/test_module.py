@@ -1,10 +1,12 @@
 """The stage of the diffusion model: its loss, its training and its validation."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from constraints import Burgers, derive_seed, noise
 from mdm import MDM, DiffusersDenoiser, DPMSolver
@@ -131,3 +133,20 @@ def test_mirror_stays_in_evaluation_mode() -> None:
 
     assert stage.denoiser.training and not stage.mirror.training
     assert not any(w.requires_grad for w in stage.mirror.parameters())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_fit_takes_any_loader(tmp_path: Path, stream: bool) -> None:
+    class Stream(IterableDataset):
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            return iter(items)
+
+    fields = batch_of(6)["x"]
+    items = [{"x": x, "index": torch.tensor(i)} for i, x in enumerate(fields)]
+    stage = tiny_mdm(constraint=None)
+    trainer = make_trainer(tmp_path, [Flops(), Provenance()], max_steps=2)
+    loader = DataLoader(Stream() if stream else items, batch_size=2)
+    trainer.fit(stage, loader, DataLoader(items, batch_size=2))
+
+    assert float(stage.denoiser.mean) == pytest.approx(float(fields.mean()), rel=1e-5)
+    assert trainer.global_step == 2
