@@ -5,7 +5,18 @@ rooms beside it as `ladder.json`. A room is a package or a part of one; a box st
 above the highest room that it imports.
 """
 
-__all__ = ["PACKAGES", "Import", "draw", "edges", "floors", "found", "read", "room", "write"]
+__all__ = [
+    "COLUMNS",
+    "PACKAGES",
+    "Import",
+    "draw",
+    "edges",
+    "floors",
+    "found",
+    "read",
+    "room",
+    "write",
+]
 
 import argparse
 import ast
@@ -19,13 +30,8 @@ PACKAGES = ("constraints", "datamodules", "namm", "mdm", "inverse")
 LOADERS = {"__import__", "find_spec", "import_module", "import_object", "load", "resolve_name"}
 NAMED = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)*")
 # the columns of the figure; the first room and the last one span all columns
-COLUMNS = {
-    "datamodules": 0.0,
-    "namm.training": 2.0,
-    "namm.evaluation": 2.0,
-    "mdm": 3.0,
-    "inverse": 3.0,
-}
+COLUMNS = {"datamodules": 0, "namm.padding": 1, "namm.nets": 1, "mdm": 4, "inverse": 4}
+COLUMNS |= {"namm.training": 3, "namm.evaluation": 3}
 COLOURS = {
     "constraints": "#f6e3c5",
     "datamodules": "#e4ecd4",
@@ -168,17 +174,17 @@ def draw(pairs: list[tuple[str, str]], file: Path) -> None:
 
     floor = floors(pairs)
     ends = {min(floor, key=floor.__getitem__), max(floor, key=floor.__getitem__)}
-    columns = {name: COLUMNS.get(name, 1) for name in floor}
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    axes = figure.add_subplot(xlim=(-0.45, 3.8), ylim=(-0.3, max(floor.values()) + 0.3))
+    columns = {name: COLUMNS.get(name, 2) for name in floor}
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    axes = figure.add_subplot(xlim=(-0.45, 4.8), ylim=(-0.3, max(floor.values()) + 0.3))
     axes.set_axis_off()
     for name, y in floor.items():
-        left, width = (-0.4, 3.8) if name in ends else (columns[name] - 0.4, 0.8)
+        left, width = (-0.4, 4.8) if name in ends else (columns[name] - 0.43, 0.86)
         style = "round,pad=0,rounding_size=0.08"
         box = FancyBboxPatch((left, y - 0.2), width, 0.4, boxstyle=style)
         box.set(facecolor=COLOURS.get(name, "#d5e3f0"), edgecolor="#444444", zorder=3)
         axes.add_patch(box)
-        axes.text(left + width / 2, y, name, ha="center", va="center", fontsize=11, zorder=4)
+        axes.text(left + width / 2, y, name, ha="center", va="center", fontsize=10, zorder=4)
     for upper, lower in pairs:
         longer = any((upper, x) in pairs and reaches(pairs, x, lower) for x in floor if x != lower)
         a = columns[lower] if upper in ends else columns[upper]

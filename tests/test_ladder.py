@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ladder import PACKAGES, draw, edges, floors, found, read, write
+from benchmarks.ladder import COLUMNS, PACKAGES, draw, edges, floors, found, read, write
 
 ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
@@ -135,6 +135,8 @@ def test_figure_shows_the_imports_of_the_source(tmp_path: Path) -> None:
     floor = floors(pairs)
     assert max(floor, key=floor.__getitem__) == "namm.cli" and floor["constraints"] == 0
     assert all(floor[upper] > floor[lower] for upper, lower in pairs)
+    places = {(COLUMNS.get(name, 2), y) for name, y in floor.items()}
+    assert len(places) == len(floor), "Two boxes overlap: give one another column."
 
 
 @pytest.mark.parametrize(
