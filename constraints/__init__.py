@@ -1,7 +1,7 @@
-r"""What a field must satisfy, and the physics that says so.
+r"""Constraints on fields, and the physics behind the constraints.
 
-The lowest package of the project: it imports none of the others. It also holds the two things
-every package needs and none owns: errors that are sentences, and randomness that depends on a
+This package is the lowest of the project: it imports none of the other packages. It also holds
+two things that every package needs: errors that are sentences, and randomness that depends on a
 key alone.
 """
 
@@ -19,6 +19,7 @@ __all__ = [
     "Finding",
     "Given",
     "InputError",
+    "Key",
     "Linear",
     "MinimumHeight",
     "NavierStokes",
@@ -35,6 +36,7 @@ __all__ = [
     "TotalBrightness",
     "Waypoints",
     "check",
+    "check_fields",
     "check_range",
     "derive_seed",
     "generator",
@@ -52,11 +54,11 @@ from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
-from .errors import InputError, check_range
+from .errors import InputError, check_fields, check_range
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial
-from .random import derive_seed, generator, noise, uniform
+from .random import Key, derive_seed, generator, noise, uniform
 from .sets import Ball, Box, ConvexSet, Linear, Simplex
 from .spiral import Spiral
 from .symmetry import Periodic, Reflection, Rotation

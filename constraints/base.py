@@ -208,10 +208,8 @@ class Sum(Constraint):
         self.terms = nn.ModuleList(terms)
         self.weights = [1.0] * len(terms) if weights is None else [float(w) for w in weights]
         if len(self.weights) != len(terms) or min(self.weights) < 0:
-            raise InputError(
-                f"Sum expects one non-negative weight for each of {len(terms)} terms, got "
-                f"{self.weights}."
-            )
+            n = len(terms)
+            raise InputError(f"Sum expects {n} weights that are not negative, got {weights}.")
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         residuals = [term.residual(x, given).flatten(1) for term in self._terms()]
@@ -230,10 +228,8 @@ class Sum(Constraint):
                 old = merged.get(key, value)
                 both = {**old, **value} if isinstance(value, dict) else value
                 if both != ({**value, **old} if isinstance(value, dict) else old):
-                    raise InputError(
-                        f"The terms of a Sum ask for different {key} of the data, {old} and "
-                        f"{value}: no field satisfies both."
-                    )
+                    values = f"{old} and {value}"
+                    raise InputError(f"The terms of a Sum ask for different {key}: {values}.")
                 merged[key] = both
         return merged
 

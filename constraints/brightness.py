@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
+from .errors import check_range
 
 
 class TotalBrightness(Constraint):
@@ -27,13 +28,12 @@ class TotalBrightness(Constraint):
         total: The sum over all channels and pixels.
 
     Raises:
-        ValueError: If the total is not positive.
+        InputError: If the total is not positive.
     """
 
     def __init__(self, total: float = 120.0) -> None:
         super().__init__()
-        if not 0 < total < math.inf:
-            raise ValueError(f"TotalBrightness expects a positive total, got {total}.")
+        check_range(self, "(0, inf)", total=total)
         self.total = float(total)
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_fields, check_range
 
 
 class Burgers(Constraint):
@@ -36,8 +36,8 @@ class Burgers(Constraint):
     Arguments:
         scheme: The scheme in time.
         viscosity: The viscosity :math:`\nu`, in length² / time.
-        length: The coordinate of the last grid point; the first is 0, so that the spacing is
-            `length / (X - 1)` and the period `X` spacings.
+        length: The coordinate of the last grid point. The grid starts at 0, so that the spacing
+            is `length / (X - 1)` and the period `X` spacings.
         dt: The time between two frames.
         substeps: The number of solver steps in a frame.
     """
@@ -52,12 +52,9 @@ class Burgers(Constraint):
     ) -> None:
         super().__init__()
         if scheme not in ("euler", "crank_nicolson"):
-            raise ValueError(f"Unknown scheme '{scheme}': use 'euler' or 'crank_nicolson'.")
-        if min(viscosity, length, dt) <= 0 or substeps < 1:
-            raise ValueError(
-                "Burgers expects positive viscosity, length, dt and substeps, got "
-                f"{viscosity}, {length}, {dt} and {substeps}."
-            )
+            raise InputError(f"Unknown scheme '{scheme}': use 'euler' or 'crank_nicolson'.")
+        check_range(self, "(0, inf)", viscosity=viscosity, length=length, dt=dt)
+        check_range(self, "[1, inf)", substeps=substeps)
         self.scheme = scheme
         self.viscosity = viscosity
         self.length = length
@@ -73,10 +70,10 @@ class Burgers(Constraint):
         Returns:
             The states `dt` later, with shape `(*, X, T)`.
         """
-        solve = self._euler if self.scheme == "euler" else self._crank_nicolson
+        advance = self._euler if self.scheme == "euler" else self._crank_nicolson
         dx, dt = self.length / (u.shape[-2] - 1), self.dt / self.substeps
         for _ in range(self.substeps):
-            u = solve(u, dx, dt)
+            u = advance(u, dx, dt)
         return u
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -104,14 +101,11 @@ class Burgers(Constraint):
         }
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] < 3 or x.shape[3] < 2:
-            raise InputError(
-                f"Burgers expects fields of shape (B, 1, X, T) with at least 3 points and 2 "
-                f"frames, got {tuple(x.shape)}."
-            )
+        fits = x.ndim == 4 and x.shape[1] == 1 and x.shape[2] >= 3 and x.shape[3] >= 2
+        check_fields(self, x, "(B, 1, X, T) with at least 3 points and 2 frames", fits)
 
     def unknowns(self, shape: Sequence[int]) -> int:
-        return math.prod(shape[:-1])  # those of the first frame
+        return math.prod(shape[:-1])  # the numbers of the frame at the start
 
     def _velocity(self, u: Tensor, dx: float) -> Tensor:
         right, left = u.roll(-1, -2), u.roll(1, -2)
@@ -133,24 +127,24 @@ class Burgers(Constraint):
             moving = update.abs().amax(dim=-2, keepdim=True) > tolerance
             if not moving.any():
                 break
-        # One more Newton step, now on the graph: by the implicit function theorem its derivative
-        # with respect to u is that of the converged solution.
+        # One more Newton step, now on the graph: by the implicit function theorem this step and
+        # the converged solution have the same derivative with respect to u.
         return v - self._newton(v, known, dx, dt)
 
     def _newton(self, v: Tensor, known: Tensor, dx: float, dt: float) -> Tensor:
         r"""Solves `(I - dt/2 J(v)) update = v - dt/2 velocity(v) - known` along x."""
         right, left = v.roll(-1, -2), v.roll(1, -2)
         advect = v / (2 * dx)
-        spread = torch.full_like(v, self.viscosity / dx**2)
-        centre = -2 * spread - (right - left) / (2 * dx)
+        diffuse = torch.full_like(v, self.viscosity / dx**2)
+        centre = -2 * diffuse - (right - left) / (2 * dx)
         eye = torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
         # the entries of a row of J at the point itself, at its right and at its left
         bands = zip(
-            (centre, spread - advect, spread + advect),
+            (centre, diffuse - advect, diffuse + advect),
             (eye, eye.roll(1, 1), eye.roll(-1, 1)),
             strict=True,
         )
         jacobian = torch.stack([b.transpose(-1, -2).unsqueeze(-1) * e for b, e in bands]).sum(0)
         defect = (v - dt / 2 * self._velocity(v, dx) - known).transpose(-1, -2)
-        update = torch.linalg.solve(eye - dt / 2 * jacobian, defect.unsqueeze(-1))
+        update: Tensor = torch.linalg.solve(eye - dt / 2 * jacobian, defect.unsqueeze(-1))
         return update.squeeze(-1).transpose(-1, -2)

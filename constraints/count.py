@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_fields, check_range
 
 FILE = "pretrained/count/counter.safetensors"
 ROOT = Path(__file__).resolve().parents[1]  # where the packages lie
@@ -46,16 +46,13 @@ class Counter(nn.Module):
         blocks: The number of residual blocks on each of the two grids.
 
     Raises:
-        ValueError: If there are no features, or less than no blocks.
+        InputError: If there are no features, or less than no blocks.
     """
 
     def __init__(self, width: int = 24, blocks: int = 2) -> None:
         super().__init__()
-        if width < 1 or blocks < 0:
-            raise ValueError(
-                f"Counter expects a positive width and no negative number of blocks, got {width} "
-                f"and {blocks}."
-            )
+        check_range(self, "[1, inf)", width=width)
+        check_range(self, "[0, inf)", blocks=blocks)
         self.width, self.blocks = width, blocks
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 5, stride=2, padding=2),
@@ -86,7 +83,8 @@ class Counter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""Returns the counts, with shape `(B,)`, of images `(B, 1, H, W)`, in the precision of
         `density`."""
-        return self.density(x).sum(dim=(1, 2, 3))
+        counts: Tensor = self.density(x).sum(dim=(1, 2, 3))
+        return counts
 
 
 class _Block(nn.Module):
@@ -100,7 +98,8 @@ class _Block(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.layers(h)
+        correction: Tensor = self.layers(h)
+        return h + correction
 
 
 class Count(Constraint):
@@ -120,13 +119,12 @@ class Count(Constraint):
         counter: The network that counts; the one that comes with the project if missing.
 
     Raises:
-        ValueError: If n is negative.
+        InputError: If n is negative.
     """
 
     def __init__(self, n: int = 8, counter: Counter | None = None) -> None:
         super().__init__()
-        if n < 0:
-            raise ValueError(f"Count expects a number of objects from 0, got {n}.")
+        check_range(self, "[0, inf)", n=n)
         self.n = n
         self.counter = (load_counter() if counter is None else counter).requires_grad_(False)
         self.sha256 = _hash(self.counter)
@@ -146,7 +144,8 @@ class Count(Constraint):
             The residuals, with shape `(B, 1)`.
         """
         # rounded last: near zero even a coarse precision has small steps
-        return (self.counter(x) - self.n).to(x.dtype).unsqueeze(1)
+        excess: Tensor = self.counter(x) - self.n
+        return excess.to(x.dtype).unsqueeze(1)
 
     def attributes(self) -> dict[str, Any]:
         return {
@@ -156,8 +155,7 @@ class Count(Constraint):
         }
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != 1:
-            raise InputError(f"Count expects images of shape (B, 1, H, W), got {tuple(x.shape)}.")
+        check_fields(self, x, "images (B, 1, H, W)", x.ndim == 4 and x.shape[1] == 1)
 
 
 def load_counter(file: str = FILE) -> Counter:
@@ -175,9 +173,8 @@ def load_counter(file: str = FILE) -> Counter:
     path = next((str(place) for place in places if place.is_file()), None)
     if path is None:
         raise InputError(
-            f"There is no file {' or '.join(map(str, places))}, which should hold a trained "
-            f"counter: give the path of {FILE} in a copy of the project's repository, or train "
-            f"one with `namm run configs/counter` and give its checkpoint."
+            f"There is no trained counter {' or '.join(map(str, places))}: give the path "
+            f"of {FILE} in a copy of the repository, or the checkpoint of a stage namm.Counting."
         )
     try:
         options, weights = (_read_checkpoint if path.endswith(".ckpt") else _read)(path)
@@ -186,10 +183,8 @@ def load_counter(file: str = FILE) -> Counter:
             raise ValueError("its weights are not those of the sizes it states")
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise InputError(
-            f"{path} holds no counter ({reason}): give a file of `save_counter`, or a checkpoint "
-            f"of namm.Counting."
-        ) from error
+        advice = "give a file of `save_counter`, or a checkpoint of namm.Counting"
+        raise InputError(f"{path} holds no counter ({reason}): {advice}.") from error
     counter.load_state_dict(weights)
     return counter.eval()
 
@@ -201,7 +196,8 @@ def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
 def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as content:
-            weights = {key: content.get_tensor(key) for key in content.keys()}
+            names = content.keys()
+            weights = {name: content.get_tensor(name) for name in names}
             return json.loads((content.metadata() or {})["counter"]), weights
     except SafetensorError as error:
         raise ValueError(str(error)) from error
@@ -211,7 +207,7 @@ def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError("it is no checkpoint of plain data") from error
+        raise ValueError("it is no checkpoint of tensors and numbers") from error
     prefix, saved = "counter.", state["state_dict"]
     weights = {key[len(prefix) :]: w for key, w in saved.items() if key.startswith(prefix)}
     return state["hyper_parameters"]["counter"]["init_args"], weights

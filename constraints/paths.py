@@ -1,7 +1,7 @@
 r"""Tasks for things that move: through given points, around an obstacle, above a height.
 
-A field is a trajectory `(B, C, T, P)`: the coordinates of P points at T frames, or what
-determines them, such as the angles of the joints of an arm. The tasks act on the points
+A field is a trajectory `(B, C, T, P)`: the coordinates of P points at T frames, or numbers that
+determine the coordinates, such as the angles of the joints of an arm. The tasks act on the points
 themselves, so one task serves both.
 """
 
@@ -17,26 +17,26 @@ from torch import Tensor, nn
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_fields, check_range
 
 
 class PlanarArm(nn.Module):
     r"""Creates the kinematics of an arm in the plane: n links in a chain that begins at the
-    origin. The first angle is that of the first link against the first axis, every other that of
-    a link against the one before.
+    origin. The angle of a link is taken against the link before it, and the angle of the link at
+    the origin against axis 1.
 
     Arguments:
         lengths: The lengths of the links.
-        joints: Whether the far ends of all links are followed, and not that of the last alone.
+        joints: Whether the far ends of all links are followed, or the far end of the last link.
 
     Raises:
-        ValueError: If there are no links, or if a length is not positive and finite.
+        InputError: If there are no links, or if a length is not positive and finite.
     """
 
     def __init__(self, lengths: Sequence[float] = (1.0, 1.0), joints: bool = False) -> None:
         super().__init__()
         if not len(lengths) or not all(0 < length < math.inf for length in lengths):
-            raise ValueError(f"PlanarArm expects positive lengths of links, got {lengths}.")
+            raise InputError(f"PlanarArm expects positive lengths of links, got {lengths}.")
         self.lengths, self.joints = [float(length) for length in lengths], joints
 
     def forward(self, angles: Tensor) -> Tensor:
@@ -48,11 +48,8 @@ class PlanarArm(nn.Module):
         Returns:
             The positions, with shape `(B, 2, T, P)`, with P = n or 1.
         """
-        if angles.shape[1] != len(self.lengths):
-            raise InputError(
-                f"This PlanarArm has {len(self.lengths)} joints, got angles of shape "
-                f"{tuple(angles.shape)}: one channel for each joint is wanted."
-            )
+        n = len(self.lengths)
+        check_fields(self, angles, f"angles of {n} joints as channels", angles.shape[1] == n)
         angle, end = torch.zeros_like(angles[:, :1]), torch.zeros_like(angles[:, :1])
         ends = []
         for length, turn in zip(self.lengths, angles.split(1, dim=1), strict=True):
@@ -66,7 +63,7 @@ class PathConstraint(Constraint, abc.ABC):
     r"""Base of the tasks of trajectories.
 
     Arguments:
-        kinematics: What turns the fields into positions; they are positions if missing.
+        kinematics: The map from fields to positions; the fields are positions if missing.
     """
 
     def __init__(self, kinematics: PlanarArm | None = None) -> None:
@@ -90,24 +87,16 @@ class PathConstraint(Constraint, abc.ABC):
         return {"problem": "arm", "parameters": {"lengths": self.kinematics.lengths}}
 
     def check_shape(self, x: Tensor) -> None:
-        name = type(self).__name__
-        if x.ndim != 4:
-            raise InputError(
-                f"{name} expects trajectories of shape (B, C, T, P), got {tuple(x.shape)}."
-            )
+        check_fields(self, x, "trajectories (B, C, T, P)", x.ndim == 4)
         d, frames = self.positions(x[:1]).shape[1:3]
         least, most, last = self._extent()
         if not least <= d <= most:
             wanted = f"{least}" if least == most else f"at least {least}"
             raise InputError(
-                f"This {name} expects trajectories of {wanted} coordinates, got {d}, from fields "
-                f"of shape {tuple(x.shape)}: give kinematics where the channels are angles."
+                f"{type(self).__name__} expects {wanted} coordinates, got {d} of fields "
+                f"{tuple(x.shape)}: give kinematics where the channels are angles."
             )
-        if last >= frames:
-            raise InputError(
-                f"This {name} speaks of frame {last}, counted from 0, but got trajectories of "
-                f"{frames} frames, from fields of shape {tuple(x.shape)}."
-            )
+        check_fields(self, x, f"trajectories with a frame {last}, counted from 0", last < frames)
 
     @abc.abstractmethod
     def _extent(self) -> tuple[int, float, int]:
@@ -120,10 +109,10 @@ class Waypoints(PathConstraint):
     Arguments:
         index: The K frames, counted from 0.
         targets: The K positions, of d coordinates each.
-        kinematics: What turns the fields into positions; they are positions if missing.
+        kinematics: The map from fields to positions; the fields are positions if missing.
 
     Raises:
-        ValueError: If frames are negative or come twice, if there is not one target per frame, or
+        InputError: If frames are negative or come twice, if there is not one target per frame, or
             if targets are not finite or not of one length.
     """
 
@@ -137,14 +126,13 @@ class Waypoints(PathConstraint):
     ) -> None:
         super().__init__(kinematics)
         self.index = _frames(self, index)
-        if len(targets) != len(self.index) or len({len(target) for target in targets}) != 1:
-            raise ValueError(
-                f"Waypoints expects one target per frame, all of one length, got {len(targets)} "
-                f"for {len(self.index)} frames: {targets}."
+        lengths = {len(target) for target in targets}
+        if len(targets) != len(self.index) or len(lengths) != 1 or not _finite(*targets):
+            raise InputError(
+                f"Waypoints expects finite targets of one length, one for each of "
+                f"{len(self.index)} frames, got {len(targets)}: {targets}."
             )
         value = torch.as_tensor(targets, dtype=torch.float64)
-        if not torch.isfinite(value).all():
-            raise ValueError(f"Waypoints expects finite targets, got {targets}.")
         self.register_buffer("targets", value.T.unsqueeze(-1), persistent=False)
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -160,7 +148,7 @@ class Waypoints(PathConstraint):
 
     def unknowns(self, shape: Sequence[int]) -> int | None:
         if self.kinematics is not None:
-            return None  # it depends on whether the targets can be reached
+            return None  # the number depends on whether the targets can be reached
         return math.prod(shape) - len(self.index) * shape[0] * shape[2]
 
     def _extent(self) -> tuple[int, float, int]:
@@ -174,10 +162,10 @@ class Obstacle(PathConstraint):
     Arguments:
         centre: The centre, of d coordinates.
         radius: The radius, which is positive.
-        kinematics: What turns the fields into positions; they are positions if missing.
+        kinematics: The map from fields to positions; the fields are positions if missing.
 
     Raises:
-        ValueError: If the radius is not positive, or if a number is missing or not finite.
+        InputError: If the radius is not positive, or if a number is missing or not finite.
     """
 
     centre: Tensor
@@ -186,11 +174,9 @@ class Obstacle(PathConstraint):
         self, centre: Sequence[float], radius: float, kinematics: PlanarArm | None = None
     ) -> None:
         super().__init__(kinematics)
-        if not len(centre) or not all(map(math.isfinite, centre)) or not 0 < radius < math.inf:
-            raise ValueError(
-                f"Obstacle expects a finite centre and a positive radius, got {centre} and "
-                f"{radius}."
-            )
+        check_range(self, "(0, inf)", radius=radius)
+        if not len(centre) or not _finite(centre):
+            raise InputError(f"Obstacle expects a centre of finite numbers, got {centre}.")
         self.radius = radius
         value = torch.as_tensor(centre, dtype=torch.float64).reshape(-1, 1, 1)
         self.register_buffer("centre", value, persistent=False)
@@ -206,7 +192,8 @@ class Obstacle(PathConstraint):
         """
         # the gradient of this norm is 0 at the centre
         away = self.positions(x) - self.centre.to(x)
-        return (self.radius - torch.linalg.vector_norm(away, dim=1, keepdim=True)).relu()
+        distance: Tensor = torch.linalg.vector_norm(away, dim=1, keepdim=True)
+        return (self.radius - distance).relu()
 
     def _extent(self) -> tuple[int, float, int]:
         d = len(self.centre)
@@ -219,11 +206,11 @@ class MinimumHeight(PathConstraint):
     Arguments:
         height: The height.
         channel: The coordinate that is the height.
-        index: The frames at which it is asked for, counted from 0; all if missing.
-        kinematics: What turns the fields into positions; they are positions if missing.
+        index: The frames at which the task applies, counted from 0; all if missing.
+        kinematics: The map from fields to positions; the fields are positions if missing.
 
     Raises:
-        ValueError: If the height is not finite, if the channel is negative, or if frames are
+        InputError: If the height is not finite, if the channel is negative, or if frames are
             negative, come twice or are none.
     """
 
@@ -235,11 +222,8 @@ class MinimumHeight(PathConstraint):
         kinematics: PlanarArm | None = None,
     ) -> None:
         super().__init__(kinematics)
-        if not math.isfinite(height) or channel < 0:
-            raise ValueError(
-                f"MinimumHeight expects a finite height and a channel from 0, got {height} and "
-                f"{channel}."
-            )
+        check_range(self, "(-inf, inf)", height=height)
+        check_range(self, "[0, inf)", channel=channel)
         self.height, self.channel = height, channel
         self.index = None if index is None else _frames(self, index)
 
@@ -263,7 +247,10 @@ class MinimumHeight(PathConstraint):
 
 def _frames(constraint: Constraint, index: Sequence[int]) -> list[int]:
     if not len(index) or min(index) < 0 or len(set(index)) < len(index):
-        raise ValueError(
-            f"{type(constraint).__name__} expects distinct frames counted from 0, got {index}."
-        )
+        kind = type(constraint).__name__
+        raise InputError(f"{kind} expects distinct frames counted from 0, got {index}.")
     return [int(k) for k in index]
+
+
+def _finite(*rows: Sequence[float]) -> bool:
+    return all(math.isfinite(number) for row in rows for number in row)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_fields
 
 
 class Polynomial(Constraint):
@@ -23,18 +23,16 @@ class Polynomial(Constraint):
         inequality: Whether values below zero satisfy the constraint too.
 
     Raises:
-        ValueError: If there is no term, if the terms are not of one length above 1, or if a power
+        InputError: If there is no term, if the terms are not of one length above 1, or if a power
             is not a whole number from 0.
     """
 
     def __init__(self, terms: list[list[float]], inequality: bool = False) -> None:
         super().__init__()
         if not terms or {len(term) for term in terms} != {max(2, len(terms[0]))}:
-            raise ValueError(
-                f"Polynomial expects terms [c, p_1, ..., p_d] of one length, got {terms}."
-            )
+            raise InputError(f"Polynomial expects terms [c, p_1, ..., p_d], got {terms}.")
         if any(p < 0 or p != int(p) for _, *powers in terms for p in powers):
-            raise ValueError(f"Polynomial expects powers 0, 1, 2, and so on, got {terms}.")
+            raise InputError(f"Polynomial expects powers 0, 1, 2, and so on, got {terms}.")
         self.terms = [(float(c), [int(p) for p in powers]) for c, *powers in terms]
         self.inequality = inequality
 
@@ -48,15 +46,12 @@ class Polynomial(Constraint):
             The residuals, with shape `(B, 1, *S)`.
         """
         channels = x.split(1, dim=1)
-        value = sum(
+        value: Tensor = sum(
             c * math.prod(x_i**p for x_i, p in zip(channels, powers, strict=True))
             for c, powers in self.terms
         )
         return value.relu() if self.inequality else value
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim < 2 or x.shape[1] != len(self.terms[0][1]):
-            raise InputError(
-                f"This Polynomial expects fields of {len(self.terms[0][1])} channels, got shape "
-                f"{tuple(x.shape)}."
-            )
+        d = len(self.terms[0][1])
+        check_fields(self, x, f"{d} channels", x.ndim >= 2 and x.shape[1] == d)

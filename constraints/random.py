@@ -1,4 +1,4 @@
-r"""Counter-based randomness: a draw depends on its key, never on what was drawn before.
+r"""Counter-based randomness: a draw depends on its key, never on earlier draws.
 
 Every random number of training, generation and solving comes from a key such as
 `(seed, stage, sample, step)`. A sample is therefore the same alone, in a batch and on any rank,
@@ -6,10 +6,10 @@ and training that stopped in the middle of an epoch resumes without any saved ra
 Numbers are drawn on the CPU, so that a key means the same on every device.
 """
 
-__all__ = ["derive_seed", "generator", "noise", "uniform"]
+__all__ = ["Key", "derive_seed", "generator", "noise", "uniform"]
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,25 +32,28 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*key))
 
 
-def noise(keys: Iterable[Key], shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+def noise(keys: Iterable[Key], shape: Sequence[int], template: Tensor | None = None) -> Tensor:
     r"""Draws standard normal fields, one per key.
 
     Arguments:
         keys: The B keys.
         shape: The shape `(C, *S)` of one field.
-        like: A tensor whose device and dtype the result takes; float32 on the CPU if missing.
+        template: A tensor whose device and dtype the result takes; float32 on the CPU if missing.
 
     Returns:
         The fields, with shape `(B, C, *S)`.
     """
-    return _stack(torch.randn, keys, shape, like)
+    return _stack(torch.randn, keys, shape, template)
 
 
-def uniform(keys: Iterable[Key], shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-    r"""Draws numbers uniform in [0, 1), one array per key. Arguments are those of `noise`."""
-    return _stack(torch.rand, keys, shape, like)
+def uniform(keys: Iterable[Key], shape: Sequence[int], template: Tensor | None = None) -> Tensor:
+    r"""Draws numbers uniform in [0, 1), one array per key. The arguments are the arguments of
+    `noise`."""
+    return _stack(torch.rand, keys, shape, template)
 
 
-def _stack(draw, keys: Iterable[Key], shape: Sequence[int], like: Tensor | None) -> Tensor:
+def _stack(
+    draw: Callable[..., Tensor], keys: Iterable[Key], shape: Sequence[int], template: Tensor | None
+) -> Tensor:
     fields = torch.stack([draw(tuple(shape), generator=generator(*key)) for key in keys])
-    return fields if like is None else fields.to(like)
+    return fields if template is None else fields.to(template)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_fields, check_range
 
 
 class ConvexSet(Constraint, abc.ABC):
@@ -37,7 +37,7 @@ class Linear(ConvexSet):
             flattened, if missing.
 
     Raises:
-        ValueError: If the sizes do not match, if a number is not finite, or if no field satisfies
+        InputError: If the sizes do not match, if a number is not finite, or if no field satisfies
             the equations, or every one does.
     """
 
@@ -53,30 +53,26 @@ class Linear(ConvexSet):
         dim: int | None = None,
     ) -> None:
         super().__init__()
-        if not len(matrix) or len({len(row) for row in matrix}) > 1 or not len(matrix[0]):
-            raise ValueError(f"Linear expects rows of one length, got {matrix}.")
-        if len(offset) != len(matrix):
-            raise ValueError(
-                f"Linear expects one offset per row, got {len(offset)} for {len(matrix)} rows."
+        numbers = [*offset, *(number for row in matrix for number in row)]
+        lengths = {len(row) for row in matrix}
+        if len(offset) != len(matrix) or len(lengths) != 1 or not all(map(math.isfinite, numbers)):
+            raise InputError(
+                f"Linear expects finite rows of one length and one offset for each row, got "
+                f"{matrix} and {offset}."
             )
         a = torch.as_tensor(matrix, dtype=torch.float64)
         b = torch.as_tensor(offset, dtype=torch.float64)
-        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-            raise ValueError(f"Linear expects finite numbers, got {matrix} and {offset}.")
         u, s, vh = torch.linalg.svd(a, full_matrices=False)
         kept = s > max(a.shape) * torch.finfo(s.dtype).eps * s[0]
         u, s, vh = u[:, kept], s[kept], vh[kept]
         left = torch.linalg.vector_norm(b - u @ (u.T @ b)).item()
         if not left <= 1e-9 * torch.linalg.vector_norm(b).item():
-            raise ValueError(
-                f"The equations of this Linear contradict each other: the best x still leaves a "
+            raise InputError(
+                f"The equations of this Linear contradict each other: the best x leaves a "
                 f"residual of norm {left:.3g}. Change the offset, or leave out rows."
             )
         if not len(s):
-            raise ValueError(
-                f"The matrix of this Linear is zero, so that it asks for nothing, got {matrix}: "
-                f"give a row that is not zero, or leave the constraint out."
-            )
+            raise InputError(f"Linear expects a matrix that is not zero, got {matrix}.")
         self.dim = dim
         self.register_buffer("matrix", a, persistent=False)
         self.register_buffer("offset", b, persistent=False)
@@ -91,7 +87,7 @@ class Linear(ConvexSet):
             x: The fields, with shape `(B, C, *S)`.
 
         Returns:
-            The residuals, with shape `(B, m)`; or that of x with m entries along the axis.
+            The residuals, with shape `(B, m)`; or the shape of x with m entries along the axis.
         """
         residual = self._product(self.matrix, self._vectors(x)) - self.offset.to(x)
         if self.dim is None:
@@ -110,11 +106,9 @@ class Linear(ConvexSet):
     def check_shape(self, x: Tensor) -> None:
         _check_axis(self, x, self.dim)
         n = self.matrix.shape[1]
-        if (x[0].numel() if self.dim is None else x.shape[self.dim]) != n:
-            where = "" if self.dim is None else f" along axis {self.dim}"
-            raise InputError(
-                f"This Linear expects fields of {n} entries{where}, got shape {tuple(x.shape)}."
-            )
+        where = "" if self.dim is None else f" along axis {self.dim}"
+        size = x[0].numel() if self.dim is None else x.shape[self.dim]
+        check_fields(self, x, f"{n} entries{where}", size == n)
 
     def unknowns(self, shape: Sequence[int]) -> int:
         n = self.matrix.shape[1]
@@ -139,7 +133,7 @@ class Box(ConvexSet):
         high: The upper bound, likewise; it may be `inf`.
 
     Raises:
-        ValueError: If a lower bound is not below or at the upper one, or their numbers differ.
+        InputError: If a lower bound is not below or at the upper one, or their numbers differ.
     """
 
     low: Tensor
@@ -147,18 +141,12 @@ class Box(ConvexSet):
 
     def __init__(self, low: float | list[float] = 0.0, high: float | list[float] = 1.0) -> None:
         super().__init__()
-        lowest, highest = (torch.as_tensor(v, dtype=torch.float64) for v in (low, high))
-        sizes = {v.numel() for v in (lowest, highest) if v.ndim}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"Box expects as many lower bounds as upper ones, got {low} and {high}."
-            )
-        if not (lowest <= highest).all():
-            raise ValueError(
-                f"Box expects lower bounds that are at most the upper ones, got {low} and {high}."
-            )
-        self.register_buffer("low", lowest, persistent=False)
-        self.register_buffer("high", highest, persistent=False)
+        bounds = [torch.as_tensor(v, dtype=torch.float64) for v in (low, high)]
+        sizes = {v.numel() for v in bounds if v.ndim}
+        if len(sizes) > 1 or not (bounds[0] <= bounds[1]).all():
+            raise InputError(f"Box expects pairs of bounds in order, got {low} and {high}.")
+        self.register_buffer("low", bounds[0], persistent=False)
+        self.register_buffer("high", bounds[1], persistent=False)
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
         r"""Returns by how much each number is out of its bounds.
@@ -190,7 +178,7 @@ class Ball(ConvexSet):
             missing.
 
     Raises:
-        ValueError: If the radius is not positive, or if a number is not finite.
+        InputError: If the radius is not positive, or if a number is not finite.
     """
 
     centre: Tensor
@@ -200,10 +188,9 @@ class Ball(ConvexSet):
     ) -> None:
         super().__init__()
         value = torch.as_tensor(centre, dtype=torch.float64)
-        if not 0 < radius < math.inf or not torch.isfinite(value).all():
-            raise ValueError(
-                f"Ball expects a finite centre and a positive radius, got {centre} and {radius}."
-            )
+        check_range(self, "(0, inf)", radius=radius)
+        if not torch.isfinite(value).all():
+            raise InputError(f"Ball expects a finite centre, got {centre}.")
         self.radius, self.dim = radius, dim
         self.register_buffer("centre", value, persistent=False)
 
@@ -232,7 +219,8 @@ class Ball(ConvexSet):
     def _norm(self, x: Tensor) -> Tensor:
         # the gradient of this norm is 0 at 0
         dims = tuple(range(1, x.ndim)) if self.dim is None else self.dim
-        return torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+        return norm
 
 
 class Simplex(ConvexSet):
@@ -248,13 +236,12 @@ class Simplex(ConvexSet):
         dim: The axis of `(B, C, *S)` along which the numbers lie.
 
     Raises:
-        ValueError: If the total is not positive and finite.
+        InputError: If the total is not positive and finite.
     """
 
     def __init__(self, total: float = 1.0, dim: int = 1) -> None:
         super().__init__()
-        if not 0 < total < math.inf:
-            raise ValueError(f"Simplex expects a positive total, got {total}.")
+        check_range(self, "(0, inf)", total=total)
         self.total, self.dim = total, dim
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -270,13 +257,13 @@ class Simplex(ConvexSet):
         return torch.cat([(-x).relu(), excess], dim=self.dim)
 
     def nearest(self, x: Tensor, given: Given | None = None) -> Tensor:
-        # shifted so that what stays positive is of the size of the total: the projection is the
+        # shifted so that positive numbers are of the size of the total: the projection is the
         # same, and its sums do not cancel
         v = (x - x.detach().amax(dim=self.dim, keepdim=True)).movedim(self.dim, -1)
         largest = v.sort(dim=-1, descending=True).values
         count = torch.arange(1, v.shape[-1] + 1, dtype=v.dtype, device=v.device)
         threshold = (largest.cumsum(dim=-1) - self.total) / count
-        # the largest stays positive, and with it as many as exceed the threshold of their own
+        # the largest number stays positive, with all numbers above the threshold of their place
         more = (largest > threshold)[..., 1:].sum(dim=-1, keepdim=True)
         return (v - threshold.gather(-1, more)).relu().movedim(-1, self.dim)
 
@@ -289,16 +276,10 @@ def _fit(value: Tensor, x: Tensor) -> Tensor:
 
 
 def _check_axis(constraint: Constraint, x: Tensor, dim: int | None) -> None:
-    if dim is not None and not (-x.ndim < dim < x.ndim and dim):
-        raise InputError(
-            f"This {type(constraint).__name__} works along axis {dim} of (B, C, *S), which fields "
-            f"of shape {tuple(x.shape)} do not have."
-        )
+    fits = dim is None or (-x.ndim < dim < x.ndim and dim != 0)
+    check_fields(constraint, x, f"an axis {dim} of (B, C, *S)", fits)
 
 
 def _check_channels(constraint: Constraint, x: Tensor, value: Tensor) -> None:
-    if x.ndim < 2 or (value.ndim and len(value) != x.shape[1]):
-        raise InputError(
-            f"This {type(constraint).__name__} expects fields of {value.numel()} channels, got "
-            f"shape {tuple(x.shape)}."
-        )
+    fits = x.ndim >= 2 and (value.ndim == 0 or len(value) == x.shape[1])
+    check_fields(constraint, x, f"{value.numel()} channels", fits)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import check_fields, check_range
 
-GRID = 512  # angles per turn at which the nearest point is looked for first
+GRID = 512  # angles per turn among which the search for the nearest point starts
 ITERATIONS = 6
 
 
@@ -21,7 +21,8 @@ class Spiral(Constraint):
 
     .. math:: c(s) = R s \, (\cos 2 \pi n s, \sin 2 \pi n s), \quad 0 \leq s \leq 1,
 
-    with n turns and the outer radius R. The residual is the distance to the nearest point of it.
+    with n turns and the outer radius R. The residual is the distance to the nearest
+    point of the curve.
 
     Arguments:
         turns: The number of turns n.
@@ -30,8 +31,7 @@ class Spiral(Constraint):
 
     def __init__(self, turns: float = 2.0, scale: float = 2.5) -> None:
         super().__init__()
-        if min(turns, scale) <= 0:
-            raise ValueError(f"Spiral expects positive turns and scale, got {turns} and {scale}.")
+        check_range(self, "(0, inf)", turns=turns, scale=scale)
         self.turns, self.scale = turns, scale
 
     def curve(self, s: Tensor) -> Tensor:
@@ -59,39 +59,36 @@ class Spiral(Constraint):
         # the nearest point moves along the curve, to which the distance is normal: its own
         # dependence on x does not count
         nearest = self.curve(self._nearest(points.detach()))
-        return torch.linalg.vector_norm(points - nearest, dim=-1).unsqueeze(1)
+        distance: Tensor = torch.linalg.vector_norm(points - nearest, dim=-1)
+        return distance.unsqueeze(1)
 
     @torch.no_grad()
     def _nearest(self, points: Tensor) -> Tensor:
         n = math.ceil(GRID * self.turns)
         grid = torch.linspace(0, 1, n + 1, dtype=points.dtype, device=points.device)
         flat = points.reshape(-1, 2)
-        found = [  # in parts, so that the table of distances stays small
+        found = [  # in parts, so that the matrix of distances stays small
             torch.cdist(part, self.curve(grid), compute_mode="donot_use_mm_for_euclid_dist")
             for part in flat.split(4096)
         ]
         start = torch.cat([grid[distance.argmin(dim=1)] for distance in found])
-        low, high = (start - 1 / n).clamp(min=0), (start + 1 / n).clamp(max=1)
+        lower, upper = (start - 1 / n).clamp(min=0), (start + 1 / n).clamp(max=1)
         s, rate = start, 2 * math.pi * self.turns
         for _ in range(ITERATIONS):  # Newton's method for half the squared distance
             along = torch.stack([(rate * s).cos(), (rate * s).sin()], dim=1)
             across = torch.stack([-along[:, 1], along[:, 0]], dim=1)
             angle = (rate * s).unsqueeze(1)
-            first = self.scale * (along + angle * across)
+            tangent = self.scale * (along + angle * across)
             second = self.scale * rate * (2 * across - angle * along)
             error = self.curve(s) - flat
-            size = first.square().sum(dim=1)
+            size = tangent.square().sum(dim=1)
             # at a centre of curvature the second derivative vanishes
             bend = torch.maximum(size + (error * second).sum(dim=1), 0.01 * size)
-            s = (s - (error * first).sum(dim=1) / bend).clamp(low, high)
+            s = (s - (error * tangent).sum(dim=1) / bend).clamp(lower, upper)
         return s.reshape(points.shape[:-1])
 
     def attributes(self) -> dict[str, Any]:
-        return {
-            "problem": "spiral",
-            "parameters": {"turns": self.turns, "scale": self.scale},
-        }
+        return {"problem": "spiral", "parameters": {"turns": self.turns, "scale": self.scale}}
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim < 2 or x.shape[1] != 2:
-            raise InputError(f"Spiral expects points of 2 channels, got shape {tuple(x.shape)}.")
+        check_fields(self, x, "points of 2 channels", x.ndim >= 2 and x.shape[1] == 2)

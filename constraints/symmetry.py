@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_fields
 
 
 class Symmetry(Constraint, abc.ABC):
@@ -58,8 +58,8 @@ class Symmetry(Constraint, abc.ABC):
         return self.orbit(x).mean(dim=1)
 
     def unfold(self, x: Tensor) -> Tensor:
-        r"""Spreads one pixel of each orbit over all of it, so that the constraint is satisfied
-        exactly: the one that comes first, row by row.
+        r"""Copies one pixel of each orbit to the whole orbit, so that the constraint is satisfied
+        exactly: the earliest pixel in the order of rows.
 
         Arguments:
             x: The fields, with shape `(B, C, H, W)`.
@@ -67,14 +67,14 @@ class Symmetry(Constraint, abc.ABC):
         Returns:
             The symmetric fields, with shape `(B, C, H, W)`.
         """
-        first = self._first(x.shape[-2], x.shape[-1]).to(x.device)
-        return x.flatten(-2)[..., first]
+        earliest = self._earliest(x.shape[-2], x.shape[-1]).to(x.device)
+        return x.flatten(-2)[..., earliest]
 
     def unknowns(self, shape: Sequence[int]) -> int:
         channels, height, width = shape
-        return channels * len(self._first(height, width).unique())
+        return channels * len(self._earliest(height, width).unique())
 
-    def _first(self, height: int, width: int) -> Tensor:
+    def _earliest(self, height: int, width: int) -> Tensor:
         pixels = torch.arange(height * width).view(1, 1, height, width)
         return self.orbit(pixels).amin(dim=(0, 1, 2))
 
@@ -90,16 +90,13 @@ class Periodic(Symmetry):
         tiles: The numbers of tiles along the two last axes.
 
     Raises:
-        ValueError: If these are not two positive numbers, or if there is one tile alone.
+        InputError: If these are not two positive numbers, or if there is one tile alone.
     """
 
     def __init__(self, tiles: Sequence[int] = (2, 2)) -> None:
         super().__init__()
         if len(tiles) != 2 or min(tiles) < 1 or max(tiles) < 2:
-            raise ValueError(
-                f"Periodic expects the numbers of tiles along two axes, at least two tiles "
-                f"together, got {list(tiles)}."
-            )
+            raise InputError(f"Periodic expects the tiles of two axes, not 1 x 1, got {[*tiles]}.")
         self.tiles = list(tiles)
 
     def orbit(self, x: Tensor) -> Tensor:
@@ -112,11 +109,9 @@ class Periodic(Symmetry):
         return {"parameters": {"tiles": self.tiles}}
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[2] % self.tiles[0] or x.shape[3] % self.tiles[1]:
-            raise InputError(
-                f"Periodic expects fields of shape (B, C, H, W) that divide into {self.tiles[0]} "
-                f"x {self.tiles[1]} equal tiles, got {tuple(x.shape)}."
-            )
+        rows, columns = self.tiles
+        fits = x.ndim == 4 and not (x.shape[2] % rows or x.shape[3] % columns)
+        check_fields(self, x, f"(B, C, H, W) that divide into {rows} x {columns} tiles", fits)
 
 
 class Reflection(Symmetry):
@@ -127,13 +122,13 @@ class Reflection(Symmetry):
             and down), or both.
 
     Raises:
-        ValueError: If there is no axis, or another one than these two.
+        InputError: If there is no axis, or another one than these two.
     """
 
     def __init__(self, axes: Sequence[int] = (-1,)) -> None:
         super().__init__()
         if not axes or not set(axes) <= {-1, -2} or len(set(axes)) != len(axes):
-            raise ValueError(f"Reflection expects the axes -1, -2 or both, got {list(axes)}.")
+            raise InputError(f"Reflection expects the axes -1, -2 or both, got {list(axes)}.")
         self.axes = sorted(axes)
 
     def orbit(self, x: Tensor) -> Tensor:
@@ -146,10 +141,7 @@ class Reflection(Symmetry):
         return {"parameters": {"mirrored": self.axes}}
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim != 4:
-            raise InputError(
-                f"Reflection expects fields of shape (B, C, H, W), got {tuple(x.shape)}."
-            )
+        check_fields(self, x, "(B, C, H, W)", x.ndim == 4)
 
 
 class Rotation(Symmetry):
@@ -159,13 +151,13 @@ class Rotation(Symmetry):
         order: The number of turns that make a full one: 2 for half turns, 4 for quarter turns.
 
     Raises:
-        ValueError: If the order is another one.
+        InputError: If the order is another one.
     """
 
     def __init__(self, order: int = 4) -> None:
         super().__init__()
         if order not in (2, 4):
-            raise ValueError(f"Rotation expects the order 2 or 4, got {order}.")
+            raise InputError(f"Rotation expects the order 2 or 4, got {order}.")
         self.order = order
 
     def orbit(self, x: Tensor) -> Tensor:
@@ -176,9 +168,5 @@ class Rotation(Symmetry):
         return {"parameters": {"order": self.order}}
 
     def check_shape(self, x: Tensor) -> None:
-        if x.ndim != 4 or (self.order == 4 and x.shape[2] != x.shape[3]):
-            square = " of squares" if self.order == 4 else ""
-            raise InputError(
-                f"Rotation of order {self.order} expects fields{square} of shape (B, C, H, W), "
-                f"got {tuple(x.shape)}."
-            )
+        fits = x.ndim == 4 and (self.order == 2 or x.shape[2] == x.shape[3])
+        check_fields(self, x, "(B, C, H, W), squares at order 4", fits)

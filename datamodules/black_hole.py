@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import InputError, TotalBrightness, uniform
+from constraints import InputError, Key, TotalBrightness, uniform
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 MODES = (2, 3, 4)
 SHARES = ("ring", "glow", "spot")

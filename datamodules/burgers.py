@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Burgers, noise
+from constraints import Burgers, Key, noise
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 
 class BurgersData(SimulatedData):

@@ -26,9 +26,9 @@ import torch
 from scipy.special import betaincinv, gammaincinv
 from torch import Tensor
 
-from constraints import Count, InputError, noise, uniform
+from constraints import Count, InputError, Key, noise, uniform
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 BACKGROUND = 0.1  # the std of the background, in units of flux
 FLUX = (BACKGROUND * 10**1.5, 10.0)

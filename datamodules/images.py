@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from constraints import Constraint, InputError, generator
+from constraints import Constraint, InputError, Key, generator
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 SUFFIXES = (".jpeg", ".jpg", ".npy", ".png")
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Constraint, Divergence, InputError, NavierStokes, noise, spectral
+from constraints import Constraint, Divergence, InputError, Key, NavierStokes, noise, spectral
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 COURANT = 0.5  # of a step at the maximum speed: a velocity moves by half a cell at most
 

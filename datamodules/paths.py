@@ -15,9 +15,9 @@ import torch
 from scipy.interpolate import BSpline
 from torch import Tensor
 
-from constraints import Box, InputError, noise, uniform
+from constraints import Box, InputError, Key, noise, uniform
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 DT = 0.05  # seconds between frames
 SUBSTEPS = 2  # of Runge-Kutta in a frame

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import InputError, Periodic, Reflection, Rotation, noise
+from constraints import InputError, Key, Periodic, Reflection, Rotation, noise
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 LEVEL = 0.5
 

@@ -4,7 +4,7 @@ Field i of a simulation depends on the seed and on i alone, and the splits are t
 ranges of one endless sequence of fields.
 """
 
-__all__ = ["Coords", "Key", "SimulatedData"]
+__all__ = ["Coords", "SimulatedData"]
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from constraints import Constraint, InputError
+from constraints import Constraint, InputError, Key
 
 from .base import FieldData, check_sizes
 from .schema import compare, read_attributes, write_fields
@@ -25,7 +25,6 @@ from .schema import compare, read_attributes, write_fields
 CHUNK = 500
 ATTEMPTS = 10
 
-Key = tuple[int | str, ...]
 Coords = dict[str, tuple[Sequence[float] | np.ndarray, str]]
 
 

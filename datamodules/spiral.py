@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import InputError, Spiral, noise, uniform
+from constraints import InputError, Key, Spiral, noise, uniform
 
-from .simulated import Coords, Key, SimulatedData
+from .simulated import Coords, SimulatedData
 
 
 class SpiralData(SimulatedData):

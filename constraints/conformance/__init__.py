@@ -1,4 +1,4 @@
-r"""The conformance kit: whether a constraint is sound, before anything is trained on it."""
+r"""The conformance kit tells whether a constraint is sound, before anything is trained on it."""
 
 __all__ = ["Finding", "check"]
 

@@ -1,4 +1,4 @@
-r"""The conformance kit: what every method of this project relies on in a constraint, measured.
+r"""The conformance kit measures the properties of a constraint that every method relies on.
 
 A constraint is tried on fields that satisfy it, on the same fields with noise, and on constant
 fields. Everything is measured against the fields themselves: their scale s is the std of all their
@@ -19,14 +19,15 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from ..base import Constraint
+from ..batch import Given
 from ..errors import InputError
-from .kit import FIRST, THEN, Check
+from .kit import CHECKS, Check
 from .probe import Probe
 
 
 class Finding(NamedTuple):
-    r"""What one check of the kit has found: its name, its verdict, what was measured, what was
-    wanted, and what to do about a failure."""
+    r"""The result of one check of the kit: the name of the check, the verdict, the figures that
+    were measured and wanted, and the advice about a failure."""
 
     name: str
     verdict: Literal["pass", "fail", "note"]
@@ -41,10 +42,12 @@ def check(
     floor: float = 0.0,
     satisfied: bool = True,
     seed: int = 0,
+    given: Given | None = None,
 ) -> list[Finding]:
     r"""Runs a constraint through all checks of the kit, on copies of it.
 
-    Where one of the first six fails, the others would repeat it in other words, and are left out.
+    After the failure of a decisive check the checks behind it are left out, since they would
+    repeat the fault in other words.
 
     Arguments:
         constraint: The constraint.
@@ -52,6 +55,7 @@ def check(
         floor: The largest distance of fields that satisfy the constraint, if it is known.
         satisfied: Whether the fields satisfy the constraint.
         seed: The seed of all noise.
+        given: The data of each sample that the constraint needs, with shape `(B, *)` each.
 
     Returns:
         The findings. The constraint is sound if the verdict of none is `fail`.
@@ -60,7 +64,7 @@ def check(
         InputError: If the constraint cannot judge fields of this shape.
     """
     if len(x) < 2:
-        raise ValueError(f"check expects at least 2 fields, got shape {tuple(x.shape)}.")
+        raise InputError(f"check expects at least 2 fields, got shape {tuple(x.shape)}.")
     try:
         constraint.check_shape(x)
     except InputError:
@@ -68,18 +72,18 @@ def check(
     except Exception as error:  # of any kind: the code is not ours
         advice = f"It raises '{error}': raise an InputError that says which shape is wanted."
         return [Finding("check_shape", "fail", type(error).__name__, "no error", advice)]
-    probe = Probe(constraint, x.detach().float().clone(), floor, satisfied, seed)
+    probe = Probe(constraint, x.detach().float().clone(), floor, satisfied, seed, given)
     findings: list[Finding] = []
-    for entry in FIRST:
+    for entry in CHECKS:
         findings.append(attempt(entry, probe))
-        if findings[-1].verdict == "fail":
-            return findings
-    return findings + [attempt(entry, probe) for entry in THEN]
+        if entry.decisive and findings[-1].verdict == "fail":
+            break
+    return findings
 
 
 def attempt(entry: Check, probe: Probe) -> Finding:
-    r"""Runs one check, whatever the constraint raises in it."""
-    advice = entry.remedy
+    r"""Runs one check, and turns an error of the constraint into a failure."""
+    advice = entry.advice
     try:
         ok, figure, wanted = entry.function(probe)
     except Exception as error:  # of any kind: the code is not ours

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..base import Constraint
 from ..batch import Given
-from ..errors import InputError
+from ..errors import InputError, check_fields, check_range
 from .spectral import divergence, project
 from .van_leer import Stepper
 
@@ -46,8 +46,7 @@ class Divergence(Constraint):
 
     def __init__(self, dx: float = 2 * math.pi / 64) -> None:
         super().__init__()
-        if dx <= 0:
-            raise ValueError(f"Divergence expects a positive dx, got {dx}.")
+        check_range(self, "(0, inf)", dx=dx)
         self.dx = dx
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -104,12 +103,9 @@ class NavierStokes(Constraint):
         substeps: int = 20,
     ) -> None:
         super().__init__()
-        if min(length, dt) <= 0 or substeps < 1 or min(viscosity, drag) < 0:
-            raise ValueError(
-                f"NavierStokes expects positive length, dt and substeps, and a viscosity and a "
-                f"drag that are not negative, got {length}, {dt}, {substeps}, {viscosity} and "
-                f"{drag}."
-            )
+        check_range(self, "(0, inf)", length=length, dt=dt)
+        check_range(self, "[1, inf)", substeps=substeps)
+        check_range(self, "[0, inf)", viscosity=viscosity, drag=drag)
         self.viscosity = viscosity
         self.length = length
         self.wavenumber = wavenumber
@@ -131,13 +127,13 @@ class NavierStokes(Constraint):
         return torch.cat(frames).reshape(uv.shape)
 
     def roll(self, uv: Tensor, frames: int, first: int = 1) -> Tensor:
-        r"""Advances states by several frames. They are those of `step` to the last bit, but come
-        sooner and without gradients, since memory is used over and over.
+        r"""Advances states by several frames. The results equal the results of `step` to the last
+        bit, and come sooner and without gradients, since memory is used over and over.
 
         Arguments:
             uv: The states, with shape `(*, 2, X, Y)`.
             frames: The number N of frames.
-            first: The first frame F to return; the initial states are frame 0.
+            first: The frame F from which states are returned; the initial states are frame 0.
 
         Returns:
             The states of frame F and of all after it, with shape `(N - F + 1, *, 2, X, Y)`.
@@ -187,13 +183,12 @@ class NavierStokes(Constraint):
         periods = self.wavenumber * self.length * x.shape[3] / x.shape[2] / (2 * math.pi)
         if abs(periods - round(periods)) > 1e-6:
             raise InputError(
-                f"NavierStokes expects a force that is periodic in y, got {periods:g} periods of "
-                f"wavenumber {self.wavenumber:g} on a grid of {x.shape[2]}x{x.shape[3]} points "
-                f"and length {self.length:g}: choose another wavenumber, length or grid."
+                f"NavierStokes expects a force with whole periods in y, got {periods:g} periods "
+                f"on fields {tuple(x.shape)}: choose another wavenumber, length or grid."
             )
 
     def unknowns(self, shape: Sequence[int]) -> int:
-        return 2 * math.prod(shape[1:])  # those of the first state, which may have a divergence
+        return 2 * math.prod(shape[1:])  # the numbers of one state, with its divergence
 
     def _stepper(self, uv: Tensor, keep: bool = False) -> Stepper:
         h, dt = self.length / uv.shape[-2], self.dt / self.substeps
@@ -224,13 +219,11 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 def _parts(uv: Tensor) -> Sequence[Tensor]:
     states = uv.reshape(-1, *uv.shape[-3:])
     size = max(1, PART // (uv.shape[-1] * uv.shape[-2] * uv.element_size()))
-    return states.split(len(states) if uv.is_cuda else size)
+    parts: Sequence[Tensor] = states.split(len(states) if uv.is_cuda else size)
+    return parts
 
 
 def _check_states(constraint: Constraint, x: Tensor, least: int) -> None:
-    if x.ndim != 4 or x.shape[1] % 2 or x.shape[1] < 2 * least or min(x.shape[2:]) < 3:
-        states = "1 state" if least == 1 else f"{least} states"
-        raise InputError(
-            f"{type(constraint).__name__} expects fields of shape (B, T * 2, X, Y) with at least "
-            f"{states} and 3x3 points, got {tuple(x.shape)}."
-        )
+    fits = x.ndim == 4 and x.shape[1] % 2 == 0 and x.shape[1] >= 2 * least
+    wanted = f"(B, T * 2, X, Y) with T from {least} and at least 3x3 points"
+    check_fields(constraint, x, wanted, fits and min(x.shape[2:]) >= 3)

@@ -60,7 +60,7 @@ def multiply_modes(f: Tensor, weights: Tensor) -> Tensor:
 
     Arguments:
         f: The fields, with shape `(B, X, Y)`.
-        weights: The numbers, with shape `(X, Y)`: those of the modes of `modes`.
+        weights: The numbers, with shape `(X, Y)`, in the order of `modes`.
 
     Returns:
         The fields, with shape `(B, X, Y)`.
@@ -91,7 +91,8 @@ def modes(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     angle = 2 * math.pi / n * torch.arange(n, dtype=torch.float64)[:, None] * k
     even = (torch.arange(n) % 2 == 1) | (k == 0)
     columns = torch.where(even, angle.cos(), angle.sin())
-    return (columns / columns.norm(dim=0)).to(device, dtype)
+    unit: Tensor = columns / columns.norm(dim=0)
+    return unit.to(device, dtype)
 
 
 @lru_cache(maxsize=32)
@@ -117,5 +118,5 @@ def inverse_laplacian(x: int, y: int, dtype: torch.dtype, device: torch.device) 
 def _sandwich(left: Tensor, f: Tensor, right: Tensor) -> Tensor:
     # each matrix by itself, so that a product is the same to the last bit in any batch
     n = len(f)
-    half = torch.bmm(left.expand(n, *left.shape), f)
-    return torch.bmm(half, right.expand(n, *right.shape))
+    product = torch.bmm(left.expand(n, *left.shape), f)
+    return torch.bmm(product, right.expand(n, *right.shape))

@@ -9,11 +9,12 @@ between the cells 0 and 1, and :math:`b_i = c_{i + 1} - c_i`,
     + C^- \left(c_1 - (1 + C^-) H_1\right), \quad
     H_i = \frac{(b_{i - 1} b_i)^+}{b_{i - 1} + b_i}.
 
-The limiter is the harmonic mean H, 0 where the product is, which belongs to a cell and serves the
-faces on both sides. Diffusion is one more flux. The step is of forward Euler and ends with a
-projection to zero divergence. That leaves a velocity without divergence as it is, so that only
-what the flux adds has to be projected. What remains of it is the curl of a stream function, which
-comes out of the Poisson problem with its halo, since Fourier modes go on beyond the grid.
+The limiter is the harmonic mean H, which is 0 where the product is 0. It belongs to a cell and
+serves the faces on both sides. Diffusion is one more flux. The step is of forward Euler and ends
+with a projection to zero divergence. The projection leaves a velocity without divergence as it is,
+so that only the change by the flux has to be projected. The projected change is the curl of a
+stream function, which comes out of the Poisson problem with its halo, since Fourier modes go on
+beyond the grid.
 
 References:
     Towards the ultimate conservative difference scheme. II (van Leer, 1974)
@@ -37,39 +38,39 @@ class Stepper:
     velocities is a Courant number.
 
     Its arrays are flat and hold v and u, in this order, with a halo of copies, so that the next
-    cell in y is 1 number further and the next in x a row further: a pair of windows shows what is
-    next to both components along both axes, with shape `(B, 2, 2, N)`.
+    cell in y is 1 number further and the next cell in x a row further: a pair of windows shows the
+    neighbours of both components along both axes, with shape `(B, 2, 2, N)`.
 
     With `keep`, the first step leaves a program of operations on its own arrays, which all later
     steps repeat. That is faster, and cannot be differentiated.
 
     Arguments:
-        like: Any states, with shape `(B, 2, X, Y)`.
+        template: Any states, with shape `(B, 2, X, Y)`.
         diffusion: The viscosity, times the time of a step over the area of a cell.
-        decay: What drag leaves of a velocity in a step.
-        force: What a step adds to u, with shape `(Y,)`.
+        decay: The factor by which drag changes a velocity in a step.
+        force: The change of u by the force in a step, with shape `(Y,)`.
         keep: Whether to keep the arrays.
     """
 
     def __init__(
-        self, like: Tensor, diffusion: float, decay: float, force: Tensor, keep: bool = False
+        self, template: Tensor, diffusion: float, decay: float, force: Tensor, keep: bool = False
     ) -> None:
-        n, _, rows, columns = like.shape
-        dtype, device = like.dtype, like.device
+        n, _, rows, columns = template.shape
+        dtype, device = template.dtype, template.device
         self.diffusion, self.decay = diffusion, decay
         # row i of the halo is row i - 2 of the grid, column j is column j - 3
         self.rows, self.width = rows, columns + 6
         x = torch.arange(-3, rows + 4, device=device) % rows
         y = torch.arange(-3, columns + 3, device=device) % columns
         self.x, self.y = x[1:, None], y
-        row = force.to(like)[y]
+        row = force.to(template)[y]
         self.force = torch.stack([torch.zeros_like(row), row]).repeat(1, rows + 6)
         left, right = modes(rows, dtype, device), modes(columns, dtype, device)
         factors = left.T, right, left[x], right[y].T.contiguous()
         self.factors = [factor.expand(n, *factor.shape) for factor in factors]
         self.inverse = inverse_laplacian(rows, columns, dtype, device)
-        self.signs = like.new_tensor([[-1.0], [1.0]])
-        self.tiny = like.new_tensor(torch.finfo(dtype).tiny)
+        self.signs = template.new_tensor([[-1.0], [1.0]])
+        self.tiny = template.new_tensor(torch.finfo(dtype).tiny)
         self.keep = keep
         self.state: Tensor | None = None
         self.program: list[Callable[[], Tensor]] = []
@@ -89,7 +90,8 @@ class Stepper:
             # from the second step on, a state is its own projection
             w = v = torch.add(self.force, v, alpha=self.decay, out=self.state)
             w.addcmul_(self.signs, swirl)
-        return w.unflatten(2, (-1, self.width))[:, :, 2:-4, 3:-3].flip(1)
+        state: Tensor = w.unflatten(2, (-1, self.width))[:, :, 2:-4, 3:-3]
+        return state.flip(1)
 
     def _extend(self, uv: Tensor) -> Tensor:
         return uv.flip(1)[:, :, self.x, self.y].flatten(2)
@@ -101,13 +103,13 @@ class Stepper:
         further = _windows(w, 1, faces, width - 1)
         slope = do(torch.sub, further, w[:, :, None, :faces])
         before, after = slope[..., :cells], self._next(slope, cells)
-        total = do(torch.add, before, after)
+        both = do(torch.add, before, after)
         product = do(torch.mul, before, after)
         product = do(torch.clamp_min, product, 0, into=product)
-        # over the square of a total, which is zero only where the product is
-        square = do(torch.addcmul, self.tiny, total, total)
+        # over the square of a sum, which is zero only where the product is
+        square = do(torch.addcmul, self.tiny, both, both)
         ratio = do(torch.div, product, square, into=product)
-        mean = do(torch.mul, ratio, total, into=total)
+        mean = do(torch.mul, ratio, both, into=both)
         # velocities at the faces across them, and their neighbours along the axis of a component
         across = _windows(w.flatten(1), 1, inner + width, size + width - 1)
         beyond = _windows(across, 1, inner, width - 1).transpose(1, 2)
@@ -124,7 +126,7 @@ class Stepper:
         return do(torch.sub, flux, slope, alpha=self.diffusion, into=flux)
 
     def _swirl(self, flux: Tensor) -> Tensor:
-        r"""Returns what a flux without its pressure adds to -v and u, `(B, 2, N)`."""
+        r"""Returns the change of -v and u by a flux without its pressure, `(B, 2, N)`."""
         do, width, size = self._do, self.width, (self.rows + 1) * self.width
         y, x = flux.unbind(2)
         change = do(torch.sub, x[..., width : width + size], x[..., :size])
@@ -146,7 +148,11 @@ class Stepper:
         return _windows(f.flatten(2), 1, size, f.shape[3] + self.width - 1)
 
     def _do(
-        self, operation: Callable, *inputs: Any, into: Tensor | None = None, **options: float
+        self,
+        operation: Callable[..., Tensor],
+        *inputs: Any,
+        into: Tensor | None = None,
+        **options: float,
     ) -> Tensor:
         if not self.keep:
             return operation(*inputs, **options)

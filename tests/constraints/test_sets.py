@@ -294,7 +294,7 @@ def test_shape_that_does_not_fit_is_refused(
     [
         (lambda: Linear([], []), r"Linear.*\[\]"),
         (lambda: Linear([[1.0, 2.0], [1.0]], [0.0, 0.0]), r"Linear.*\[1\.0\]"),
-        (lambda: Linear([[1.0, 2.0]], [0.0, 0.0]), r"Linear.*\b2\b.*\b1\b"),
+        (lambda: Linear([[1.0, 2.0]], [0.0, 0.0]), r"Linear.*\[0\.0, 0\.0\]"),
         (lambda: Box(1.0, 0.0), r"Box.*1\.0.*0\.0"),
         (lambda: Box([0.0, 0.0], [1.0, 1.0, 1.0]), r"Box.*\[1\.0, 1\.0, 1\.0\]"),
         (lambda: Box(math.nan, 1.0), "Box.*nan"),
