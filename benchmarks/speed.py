@@ -211,6 +211,23 @@ def solver(steps: Steps, name: str, mirror: Mirror, batch: int, calls: int = 10)
     return run / least - 1
 
 
+def guidance(batch: int, repeats: int, calls: int = 10) -> float:
+    r"""Returns the time of mirror-DPS that a constraint guides, over the time of mirror-DPS
+    without, of runs by turns."""
+    net = unet(2, (64, 64, 64), 2).eval().requires_grad_(False)
+    select = Select(dim=-1, index=8, size=64, std=0.2)
+    m = select(torch.rand(batch, *SHAPE))
+    operator = Pullback(select, trained_maps().eval().requires_grad_(False))
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(repeats + 1):
+        for guided, spent in seconds.items():
+            dps = DPS(constraint=Burgers(dt=0.125) if guided else None, transition=DDIM(calls))
+            start = time.perf_counter()
+            dps(net, operator, m, SHAPE, range(batch))
+            spent.append(time.perf_counter() - start)
+    return statistics.median(seconds[True][1:]) / statistics.median(seconds[False][1:])
+
+
 def loading(batch: int, count: int = 100) -> float:
     r"""Returns the seconds in which a batch of fields comes from their file."""
     data = training_data("burgers", batch_size=batch)
@@ -249,11 +266,18 @@ def main() -> None:
         "mirror space": solver(steps, "mirror space", trained_maps(), 8),
     }
     shares = {"NAMM": loading(8) / steps.rows[3]["measured, s"], "MDM": loading(16) / seconds}
-    found = {"rates": steps.rates, "plain form": faster, "overhead": overhead, "loading": shares}
+    found: dict[str, Any] = {
+        "rates": steps.rates,
+        "plain form": faster,
+        "overhead": overhead,
+        "loading": shares,
+    }
+    found["guided / unguided"] = {"mirror-DPS": guidance(8, args.repeats)}
     facts = [
         *((f"products of matrices in {k}, GFLOP/s", v / 1e9) for k, v in steps.rates.items()),
         *((f"{k} of ours, {size}", v) for size, each in faster.items() for k, v in each.items()),
         *((f"beyond bare calls and products, {k}, %", 100 * v) for k, v in overhead.items()),
+        *((f"guided / unguided, {k}", v) for k, v in found["guided / unguided"].items()),
         *((f"loading of a batch, {k}, % of a step", 100 * v) for k, v in shares.items()),
     ]
     command = f"python -m benchmarks.speed --threads {args.threads} --repeats {args.repeats}"

@@ -64,6 +64,13 @@ class Method:
         knobs = grid(self.low, self.high, n // len(values))
         return [{self.knob: a} | ({name: b} if name else {}) for b in values for a in knobs]
 
+    def solves(self, rounded: bool, noisy: bool) -> bool:
+        r"""Returns whether the solver is defined for a measurement, of which a rounded one has no
+        gradient."""
+        return (noisy or not self.needs_noise) and (
+            self.projector or self.knob is None or not rounded
+        )
+
     def solver(self, steps: int, setting: dict[str, Any]) -> Sequential:
         r"""Returns the solver with a setting."""
         transition = DDIM(steps, 0.0, setting.get("start", 1.0)) if self.projector else DDIM(steps)

@@ -5,7 +5,8 @@ with the same number of settings, per problem and number of calls, for the slice
 distance, on other measurements, seeds and reference samples than those of the evaluation. Writes
 the numbers, tables, and a figure. From the root:
 
-    python -m benchmarks.posteriors [--quick] [--out DIR] [--seeds N] [--jobs N]
+    python -m benchmarks.posteriors [--quick] [--tasks exact disc] [--out DIR] [--seeds N]
+        [--jobs N]
 """
 
 import platform
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     r"""Runs the benchmark."""
     parser = options(__doc__, "docs/results/posteriors")
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", type=int, help="the number of seeds, at least 2")
     parser.add_argument("--jobs", type=int, default=1, help="the number of processes")
     args = parser.parse_args(argv)
@@ -51,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         for d in plan.dims[::-1]
         for kind in kinds
         for task in TASKS
-        if task != "exact" or d in plan.exact
+        if task in args.tasks and d in getattr(plan, task, plan.dims)
     ]
     parts = parallel(measure, todo, args.jobs)[::-1]  # the small ones first
     rows = [row for part in parts for row in part["rows"]]

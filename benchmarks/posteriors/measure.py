@@ -27,6 +27,7 @@ class Plan:
     Arguments:
         dims: The numbers of entries of a field.
         exact: Those of the problems without noise.
+        quantised: Those of the problems with rounding.
         budgets: The numbers of calls.
         settings: The number of settings that a solver is tuned over.
         tune: The number of samples for each setting and each of two measurements.
@@ -37,6 +38,7 @@ class Plan:
 
     dims: tuple[int, ...] = (2, 16, 64)
     exact: tuple[int, ...] = (16,)
+    quantised: tuple[int, ...] = (2,)
     budgets: tuple[int, ...] = (20, 200, 1000)
     settings: int = 10
     tune: int = 64
@@ -45,7 +47,7 @@ class Plan:
     seeds: int = 3
 
 
-QUICK = Plan((2,), (2,), (5, 10), 4, 16, 32, 128, 2)
+QUICK = Plan((2,), (2,), (2,), (5, 10), 4, 16, 32, 128, 2)
 
 
 def run(
@@ -94,7 +96,7 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> Row:
     truth = problem(kind, d, task, "evaluate", plan.reference)
     trials = [problem(kind, d, task, f"tune {i}", plan.reference // 2) for i in range(2)]
     seeds = [derive_seed("evaluate", i) for i in range(plan.n * plan.seeds)]
-    if task == "disc":
+    if task in ("disc", "quantised"):
         again = problem(kind, d, task, "floor", len(seeds)).reference
     else:  # of the same measurement, behind those of the reference
         more = plan.reference + len(seeds)
@@ -104,7 +106,7 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> Row:
     about = {"task": truth.name, "method": "exact samples", "protocol": "floor"}
     rows, tuned = rows_of(about, values, free), []
     for name, method in METHODS.items():
-        if method.needs_noise and not TASKS[task]:
+        if not method.solves(task == "quantised", TASKS[task] > 0):
             continue
         settings, best = method.settings(plan.settings, task != "disc"), 0
         for calls in plan.budgets:

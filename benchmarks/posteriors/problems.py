@@ -1,8 +1,8 @@
 r"""Problems whose posterior is known, and how far samples are from it.
 
 The priors have exact denoisers: a Gaussian with a coloured spectrum, and mixtures of Gaussians. A
-linear measurement leaves a mixture again, in closed form; a disc that is forbidden leaves the
-samples of the prior that fall outside of it.
+linear measurement leaves a mixture again, in closed form; a disc that is forbidden, or rounding to
+integers, leaves the samples of the prior that fall outside of the disc, or round to the same.
 """
 
 __all__ = ["TASKS", "Outside", "Problem", "Remembered", "prior", "problem", "scores", "sliced_w2"]
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, derive_seed, generator
-from inverse import Operator, RandomProjection, Residual
+from inverse import Operator, Quantise, RandomProjection, Residual
 from mdm import Denoiser, GaussianDenoiser, MixtureDenoiser, Schedule, VPSchedule
 from namm import MMD
 
-# the std of the noise of a measurement, for the linear tasks
-TASKS = {"noisy": 0.2, "exact": 0.0, "disc": 0.0}
+# the std of the noise of a measurement
+TASKS = {"noisy": 0.2, "exact": 0.0, "disc": 0.0, "quantised": 0.0}
 COMPONENTS = {2: 4, 16: 3, 64: 2}
 CENTRE = 0.5  # of the disc, along the first axis
 
@@ -142,6 +142,15 @@ def problem(kind: str, d: int, task: str, draw: str, n: int) -> Problem:
         operator = Residual(outside, std=0.0)
         m = torch.zeros(1, 1)
         return Problem(name, task, denoiser, operator, m, y[:n], y.mean(0), y.T.cov())
+    if task == "quantised":
+        rounding, y = Quantise(1.0, std=0.0), torch.empty(0, d)
+        m = rounding.measure(law.sample(seeds("truth", 1))[:, None], seeds("noise", 1))
+        for part in range(100):
+            drawn = law.sample(seeds(f"reference {part}", 2 * n))
+            y = torch.cat([y, drawn[(rounding(drawn[:, None]) == m).all(dim=2)[:, 0]]])[:n]
+            if len(y) == n:
+                break
+        return Problem(name, task, denoiser, rounding, m, y, y.mean(0), y.T.cov())
     linear = RandomProjection(max(1, d // 4), [d], std=std)
     m = linear.measure(law.sample(seeds("truth", 1))[:, None], seeds("noise", 1))
     matrix = linear(torch.eye(d)[:, None])[:, 0].T

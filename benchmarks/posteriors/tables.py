@@ -64,7 +64,7 @@ def problems(results: dict[str, Any]) -> list[str]:
 
     def key(task: str) -> tuple[int, str, int]:
         prior, d, kind = task.split("-")
-        return ("noisy", "disc", "exact").index(kind), prior, int(d)
+        return ("noisy", "disc", "exact", "quantised").index(kind), prior, int(d)
 
     return sorted({row["task"] for row in results["rows"]}, key=key)
 
@@ -96,7 +96,8 @@ def medians(cells: Cells, tasks: list[str], protocol: str, methods: list[str]) -
             found = (cells.get((task, name, of, metric)) for task in tasks)
             return [row[key] for row in found if row]
 
-        sw2 = values("sw2")
+        if not (sw2 := values("sw2")):  # of these problems it solves none
+            continue
         mine = [task for task in tasks if (task, name, of, "sw2") in cells]
         floors = [cells[task, FLOOR, "floor", "sw2"]["value"] for task in mine]
         each = [[a / b for a, b in zip(sw2, floors, strict=True)]]
