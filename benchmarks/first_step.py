@@ -47,9 +47,7 @@ def measure(flush: bool, steps: int) -> list[float]:
     r"""Returns the seconds of each training step, with subnormal numbers flushed to zero or
     not."""
     with tempfile.TemporaryDirectory() as folder:
-        argv = [sys.executable, "-m", "namm", "fit"]
-        for name in ("trainer", "burgers/data", "burgers/namm"):
-            argv += ["-c", f"configs/{name}.yaml"]
+        argv = [sys.executable, "-m", "namm", "fit", "-c", "configs/burgers.yaml::namm"]
         argv += [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
         argv += ["--data.init_args.sizes={train: 256, val: 16}"]
         argv += [

@@ -101,11 +101,8 @@ def test_published_protocol_scores_both_ends_of_one_run(
     problem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(problem)
-    configs = ["../trainer", "tiny/trainer", "data", "tiny/data", "inverse", "tiny/inverse"]
-    argv = [arg for c in [*configs, "published"] for arg in ("-c", f"configs/burgers/{c}.yaml")]
-    checkpoint = "runs/burgers-tiny/dm/checkpoints/last.ckpt"
-    argv += ["--model.init_args.denoiser.init_args.checkpoint", checkpoint]
-    argv += ["--model.init_args.samples=3", "--trainer.logger.name", "burgers-tiny"]
+    argv = ["-c", "configs/burgers.tiny.yaml::inverse/dps", "--model.init_args.samples=3"]
+    argv += ["--model.init_args.solver.init_args.transition=mdm.Ancestral"]
 
     main(["test", *argv, "--trainer.logger.version", "published"])
 

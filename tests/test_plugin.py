@@ -83,7 +83,7 @@ def plugin(site: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example among the packages, and the configuration of a tiny trainer."""
 
     monkeypatch.setattr(sys, "path", [*sys.path, str(package)])
-    write("trainer.yaml", edited(TRAINER, "trainer.logger.init_args.name", "waves"))
+    write("trainer.yaml", edited(TRAINER, "trainer.logger.init_args", {}))
     return package
 
 
@@ -128,8 +128,7 @@ def test_example_goes_from_its_check_to_its_test(
     plugin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(verb: str, name: str) -> int | None:
-        files = ["trainer.yaml", EXAMPLE / "data.yaml", EXAMPLE / f"{name}.yaml"]
-        configs = [word for file in files for word in ("-c", str(file))]
+        configs = ["-c", f"{EXAMPLE}/waves.yaml::{name}", "-c", "trainer.yaml"]
         steps = (
             [] if verb == "test" else ["--trainer.max_steps=2", "--trainer.val_check_interval=1"]
         )
@@ -137,7 +136,7 @@ def test_example_goes_from_its_check_to_its_test(
 
     assert run("fit", "namm") is None
     assert main(["check", "ConservedEnergy", "--data=data/waves.h5"]) is None
-    assert main(["check", str(EXAMPLE / "constraint.yaml"), "--data=data/waves.h5"]) is None
+    assert main(["check", f"{EXAMPLE}/waves.yaml", "--data=data/waves.h5"]) is None
     assert "ConservedEnergy passes." in capsys.readouterr().out
     options = ["--constraint.time=-2", "--data=data/waves.h5"]  # along space
     assert main(["check", "ConservedEnergy", *options]) == 1

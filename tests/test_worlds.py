@@ -110,80 +110,65 @@ def test_a_thousand_fields_satisfy_their_constraint(name: str) -> None:
 
 # the chain of each problem at a scale of seconds
 def tiny(problem: str) -> dict[str, Any]:
-    """The overlays of Burgers, with the data and the operators of another problem."""
+    """The tiny scale of Burgers, with the data and the operators of another problem."""
 
-    name, shape, constraint, init, tasks = {
+    shape, constraint, init, tasks = {
         "kolmogorov": (
-            "KolmogorovData",
             (4, 16, 16),
-            {"class_path": "constraints.Divergence", "init_args": {"dx": 2 * torch.pi / 16}},
+            {"init_args": {"dx": 2 * torch.pi / 16}},
             {"frames": 2, "start": 0.2},
-            {"inverse": ("Select", {"dim": 1, "index": [0, 1], "size": 4})},
+            {"inverse": {"dim": 1, "index": [0, 1], "size": 4}},
         ),
         "periodic": (
-            "PeriodicData",
             (1, 16, 16),
-            {"class_path": "constraints.Periodic", "init_args": {"tiles": [2, 2]}},
+            {},
             {},
             {
-                "inverse": ("Mask", {"size": [16, 16], "box": [0, 0, 8, 12]}),
-                "super_resolution": ("Downsample", {"factor": 2}),
+                "inverse": {"size": [16, 16], "box": [0, 0, 8, 12]},
+                "super_resolution": {"factor": 2},
             },
         ),
         "brightness": (
-            "BlackHoleData",
             (1, 16, 16),
-            {"class_path": "constraints.TotalBrightness", "init_args": {"total": 120.0}},
             {},
-            {"inverse": ("Fourier", {"size": [16, 16], "fraction": 0.2})},
+            {},
+            {"inverse": {"size": [16, 16], "fraction": 0.2}},
         ),
         "count": (
-            "GalaxyData",
             (1, 24, 24),
-            {
-                "class_path": "constraints.Count",
-                "init_args": {"n": 2, "counter": {"class_path": "constraints.load_counter"}},
-            },
+            {"init_args": {"n": 2}},
             {},
             {
-                "inverse": ("Blur", {"sigma": 1.0, "size": [24, 24], "boundary": "reflect"}),
-                "hidden": ("Mask", {"size": [24, 24], "box": [0, 0, 8, 8], "hidden": True}),
+                "inverse": {"sigma": 1.0, "size": [24, 24], "boundary": "reflect"},
+                "hidden": {"size": [24, 24], "box": [0, 0, 8, 8], "hidden": True},
             },
         ),
     }[problem]
-    overlays: dict[str, Any] = yaml.safe_load(yaml.safe_dump(TINY))
-    overlays["constraint"] = constraint
-    data = overlays["data"]["data"]["init_args"]
+    scale: dict[str, Any] = yaml.safe_load(yaml.safe_dump(TINY))
+    scale["base"] = f"{problem}.yaml"
+    data, blocks = scale["shared"]["data"]["init_args"], scale["blocks"]
     for key in ("points", "frames"):
         data.pop(key)
     data |= {"points": shape[-1], **init}
-    for overlay in overlays.values():
-        if "data" in overlay:
-            overlay["data"]["class_path"] = f"datamodules.{name}"
-    maps = overlays["namm"]["model"]["init_args"]["mirror"]["init_args"]
+    blocks["constraint"] = constraint
+    maps = blocks["namm"]["model"]["init_args"]["mirror"]["init_args"]
     for part in ("forward_map", "inverse_map"):
         maps[part]["init_args"]["channels"] = shape[0]
-    net = overlays["mdm"]["model"]["init_args"]["denoiser"]["init_args"]["net"]["init_args"]
+    net = blocks["mdm"]["model"]["init_args"]["denoiser"]["init_args"]["net"]["init_args"]
     net["in_channels"] = net["out_channels"] = 4 * shape[0]
-    for task, (operator, arguments) in tasks.items():
-        inner = overlays["inverse"] if task == "inverse" else overlays.setdefault(task, {})
-        inner = inner.setdefault("model", {"class_path": "inverse.Inverse", "init_args": {}})
-        arguments = {**arguments, "std": 0.2}
-        inner["init_args"]["operator"] = {
-            "class_path": f"inverse.{operator}",
-            "init_args": arguments,
-        }
-    return overlays
+    blocks["inverse"]["model"]["init_args"].pop("operator")
+    for task, operator in tasks.items():
+        block = blocks.setdefault(task, {"model": {"init_args": {}}})
+        block["model"]["init_args"]["operator"] = {"init_args": operator}
+    return scale
 
 
 @pytest.mark.parametrize("problem", ["kolmogorov", "periodic", "brightness", "count"])
 def test_chain(problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
-    scale = tmp_path / "configs" / problem / "tiny"
-    scale.mkdir()
-    for name, content in tiny(problem).items():
-        (scale / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    file = tmp_path / "configs" / f"{problem}.tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny(problem)))
     monkeypatch.chdir(tmp_path)
     assert main(["run", f"configs/{problem}", "--scale", "tiny"]) is None
 

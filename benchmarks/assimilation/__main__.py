@@ -32,6 +32,7 @@ from inverse import Pullback
 from mdm import load_denoiser
 from namm import load_mirror
 from namm.cli import lightning as cli
+from namm.cli.configs import Problem, file_of
 from namm.training.checkpoint import build_part
 
 from ..common.files import write_json
@@ -42,26 +43,28 @@ from .problem import Assimilation, Plan, calibrate, reference, shape_of_prior
 from .scores import METRICS, compare
 from .tables import summarise
 
-SOLVERS = {  # and the overlays that choose them
-    "DPS": "",
-    "CG-DPS": "guided.yaml",
-    "PiGDM": "pigdm.yaml",
-    "C-PiGDM": "../burgers-reference/cpigdm.yaml",
-    "DSG": "../burgers-reference/dsg.yaml",
-    "Trust": "../burgers-reference/trust.yaml",
+SOLVERS = {  # and their blocks in the file of the problem
+    "DPS": "dps",
+    "CG-DPS": "guided_dps",
+    "PiGDM": "pigdm",
+    "C-PiGDM": "cpigdm",
+    "DSG": "dsg",
+    "Trust": "trust",
 }
 OF_TRUTH = ("coverage", "rank_ks", "relative_error")  # what needs no reference
 TRUTHS = ("test fields", "draws of the Gaussian")
 QUICK = Plan(2, 32, 500, 4, 40, 64, 256, 256, 4)
 
 
-def configuration(problem: Path, scale: str | None, overlay: str = "") -> dict[str, Any]:
-    r"""Returns the configuration of an inverse problem, with that of a scale over it."""
-    argv = ["test", "-c", "configs/trainer.yaml"]
-    for name in ("data.yaml", "inverse.yaml", overlay):
-        for file in [problem / name, *([problem / scale / name] if scale else [])]:
-            argv += ["-c", str(file)] if file.is_file() else []
-    return cli.parse([*argv, "--model.init_args.denoiser.init_args.checkpoint=none"])
+def configuration(problem: Path, scale: str | None, solver: str = "dps") -> dict[str, Any]:
+    r"""Returns the configuration of an inverse problem at a scale, with a solver."""
+    file = file_of(problem, scale)
+    stage = solver if solver.endswith("dps") else "dps"
+    argv = ["test", "-c", f"{file}::inverse/{stage}"]
+    argv += ["--model.init_args.denoiser.init_args.checkpoint=none"]
+    if stage != solver:
+        argv.append(f"--model.init_args.solver={json.dumps(Problem(file).blocks[solver])}")
+    return cli.parse(argv)
 
 
 def solve(

@@ -22,7 +22,7 @@ import torch
 
 from constraints import InputError
 from namm.cli import lightning as cli
-from namm.cli.plan import Job, reads, texts
+from namm.cli.plan import Job, changes, reads
 from namm.cli.runner import run_once
 from namm.evaluation.costs import compute, training
 from namm.evaluation.results import markdown, with_half
@@ -75,8 +75,9 @@ def chain_stages(chain: Chain, planned: Sequence[Job], runs: Path) -> Iterator[J
     folder = chain.folder(runs)
     made: list[Job] = []
     for stage in (stage for stage in planned if stage.name in chain.stages):
-        argv = [word.replace(f"{stage.runs}/", f"{folder}/") for word in stage.argv]
-        options = ["--trainer.logger.save_dir", str(runs), "--trainer.logger.name", folder.name]
+        argv, before = stage.argv, f"{stage.runs}/"
+        options = changes(stage.config, lambda text, b=before: text.replace(b, f"{folder}/"))
+        options += ["--trainer.logger.save_dir", str(runs), "--trainer.logger.name", folder.name]
         options += ["--seed_everything", str(chain.seed)]
         if stage.name in TRAINED and chain.factor != 1:
             options += ["--trainer.max_steps", str(steps(stage, chain.factor))]
@@ -85,11 +86,7 @@ def chain_stages(chain: Chain, planned: Sequence[Job], runs: Path) -> Iterator[J
         end = len(argv) - 2 if argv[-2:] == ["--ckpt_path", "last"] else len(argv)
         config = cli.parse([*argv[:end], *options])
         argv = [*argv[:end], *options, *argv[end:]]
-        inputs = {
-            other.name: other.key
-            for other in made
-            if any(reads(text, other.folder) for text in texts(config))
-        }
+        inputs = {other.name: other.key for other in made if reads(config, other.folder)}
         stage = replace(stage, argv=argv, runs=folder, config=config, inputs=inputs)
         made.append(stage)
         yield stage

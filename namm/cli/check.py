@@ -1,10 +1,12 @@
 r"""The verb `check`: a constraint and its data, through the conformance kit.
 
     namm check constraints.Burgers --constraint.dt 0.25 --data data/burgers.h5
-    namm check configs/burgers/constraint.yaml --data configs/burgers/data.yaml --json check.json
+    namm check configs/burgers.yaml --json check.json
+    namm check constraint.yaml --data data.yaml
 
 The data are a file of fields, or the configuration of a data module, which simulates its file if
-it is missing.
+it is missing. The file of a problem, or one of its stages, FILE::STAGE, gives the data of that
+stage and their constraint.
 
 The exit code is 0 if nothing fails, and 1 otherwise.
 """
@@ -26,6 +28,7 @@ from constraints import Constraint, Finding, InputError, check, noise
 from datamodules import FieldDataset, check_fits, read_attributes
 
 from ..training.io import atomic
+from .configs import expand, is_problem, stage_of
 from .errors import CommandError
 from .explain import explain
 from .lightning import constructing
@@ -46,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
     load_plugins()
     options, constraint = parse(argv)
     if options.data is not None:
-        file = simulate(options.data) if options.data.endswith((".yaml", ".yml")) else options.data
+        described = options.data.partition("::")[0].endswith((".yaml", ".yml"))
+        file = simulate(options.data) if described else options.data
         x, floor = read(file, options.split, options.fields, constraint)
         source = f"{len(x)} fields of {file}, /{options.split}"
     else:
@@ -103,7 +107,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of all noise.")
     parser.add_argument("--json", type=str | None, help="A file to write the findings to.")
 
-    argv = [*argv]
+    argv = parts(argv)
     if argv and not argv[0].startswith("-"):
         argv.insert(0, "--constraint")
     try:
@@ -124,6 +128,17 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
         return options, parser.instantiate(options).constraint
 
 
+def parts(argv: Sequence[str]) -> list[str]:
+    r"""Returns the options with the constraint and the data of a problem in place of its name."""
+    if not argv or not is_problem(argv[0]):
+        return list(argv)
+    problem, stage = stage_of(argv[0])
+    constraint = problem.config(stage)["data"]["init_args"]["constraint"]
+    given = any(word.split("=")[0] in ("--data", "--shape") for word in argv)
+    data = [] if given else ["--data", f"{problem.path}::{stage}"]
+    return [json.dumps(constraint), *argv[1:], *data]
+
+
 def simulate(config: str) -> str:
     r"""Returns the file of the data module that a configuration describes, made if missing."""
     parser = ArgumentParser(prog="namm check", exit_on_error=False)
@@ -131,7 +146,7 @@ def simulate(config: str) -> str:
     parser.add_argument("-c", "--config", action="config")
     argv = ["-c", config]
     try:
-        options = parser.parse_args(argv)
+        options = parser.parse_args(expand(argv, ("data",)))
     except ArgumentError as error:
         raise CommandError(explain(error, "check", parser, argv)) from error
     with constructing():

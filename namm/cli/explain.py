@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from .configs import is_problem, stage_of
 from .errors import CommandError
 from .reader import Key, KeyLoader, read_config, refuse
 from .signatures import class_types, find, fits, options_of, type_name
@@ -62,7 +63,7 @@ class Walk:
         r"""Raises the first mistake in the options of a command as a `CommandError`."""
         for name, value in pairs(argv):
             if name == "config":
-                self.options("", read_config(Path(value), KeyLoader))
+                self.options("", content_of(value))
             elif not name.endswith(".help"):
                 *heads, last = name.split(".")
                 content = Dotted({last: parsed(value)})
@@ -135,6 +136,14 @@ class Walk:
         below = (f"{key}.", f"{key}[")
         self.owners = {k: v for k, v in self.owners.items() if not k.startswith(below)}
         self.owners[key] = options_of(find(classes, path, key, at))
+
+
+def content_of(name: str) -> dict[str, Any]:
+    r"""Returns the content of a configuration, given by its file or as FILE::STAGE."""
+    if not is_problem(name):
+        return read_config(Path(name), KeyLoader)
+    problem, stage = stage_of(name)
+    return problem.config(stage)
 
 
 def pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,7 @@ from ..training.io import (
     run_folder,
     step,
 )
+from .configs import expand
 from .errors import CommandError, Interrupted
 from .explain import explain
 from .plugins import load_plugins
@@ -135,10 +136,10 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        verb, *argv = sys.argv[1:]
         try:
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args([verb, *expand(argv)])
         except ArgumentError as error:
-            verb, *argv = sys.argv[1:]
             mistake = explain(error, verb, self._subcommand_parsers[verb], argv)
             raise CommandError(mistake) from error
 

@@ -1,24 +1,13 @@
 r"""The verb `run`: the stages of a problem in order, each exactly once.
 
-A problem is a folder with a `run.yaml`, which names its stages in order:
+A stage is nothing but a plain command, such as `namm fit -c configs/burgers.demo.yaml::namm`. Its
+configuration stands in the file of the problem (see `namm.cli.configs`). A stage is finished when
+its run folder says so, in `finished.json`, under its key: a hash of its whole configuration and of
+the keys of those earlier stages whose folders it reads. So the results of two configurations are
+never mixed.
 
-    stages:
-      namm: {verb: fit, configs: [data.yaml, namm.yaml]}
-      samples: {verb: predict, configs: [data.yaml, mdm.yaml], args: ["--ckpt_path={runs}/..."]}
-      report: {verb: report}
-
-With `include: ../stages.yaml` the stages of another file come first, without those that this one
-names itself.
-
-A stage is nothing but a plain command: `namm fit -c ../trainer.yaml -c data.yaml -c namm.yaml`,
-its run folder, and its own arguments, in which `{runs}` stands for the folder of all stages. With
-a scale, each file is followed by the file of the same name in the folder of that scale, if there
-is one. A stage is finished when its run folder says so, in `finished.json`, under its key: a hash
-of its whole configuration and of the keys of those earlier stages whose folders it reads. So the
-results of two configurations are never mixed.
-
-With `--pretrained`, stages that train are left out, and each checkpoint of theirs that another
-stage names, `{runs}/STAGE/checkpoints/last.ckpt`, is `pretrained/PROBLEM/STAGE.safetensors`.
+With `--pretrained`, stages that train are left out, and the checkpoint of such a stage, where
+another stage reads it, is `pretrained/PROBLEM/STAGE.safetensors`.
 """
 
 __all__ = ["main", "run_once"]
@@ -57,18 +46,16 @@ def main(argv: Sequence[str]) -> None:
             raise CommandError(f"{options.problem} has no stage '{name}'.{nearest(name, names)}")
     end = names.index(options.last) + 1 if options.last else len(jobs)
     if options.first and names.index(options.first) >= end:
-        raise CommandError(
-            f"there is nothing from '{options.first}' to '{options.last}', which comes first: "
-            "exchange --from and --to, or leave one out."
-        )
+        raise CommandError(f"'{options.last}' comes before '{options.first}': give --from alone.")
     afresh = jobs[names.index(options.first) : end] if options.first else []
 
     for job in jobs[:end]:
         why = "" if job in afresh or options.dry_run else difference(job)
         if why:
+            again += f" --from {job.name}"
             raise CommandError(
-                f"{job.folder} holds another '{job.name}': {why}. To run this stage and all "
-                f"after it afresh, and keep the old ones aside:\n  {again} --from {job.name}"
+                f"{job.folder} holds another '{job.name}': {why}. To keep it aside, and run this "
+                f"stage and all after it afresh:\n  {again}"
             )
     if not options.dry_run:
         move_aside([job for job in afresh if job.config])
@@ -89,8 +76,8 @@ def main(argv: Sequence[str]) -> None:
 def parse(argv: Sequence[str]) -> Namespace:
     r"""Returns the options of the verb."""
     parser = VerbParser(prog="namm run", description="Run the stages of a problem in order.")
-    parser.add_argument("problem", type=Path, help="the folder that holds run.yaml")
-    parser.add_argument("--scale", help="a folder of overlays in it, for example demo")
+    parser.add_argument("problem", type=Path, help="its file, configs/burgers.yaml")
+    parser.add_argument("--scale", help="demo for configs/burgers.demo.yaml")
     parser.add_argument(
         "--pretrained", action="store_true", help="train nothing, take the shipped weights"
     )

@@ -13,8 +13,9 @@ import yaml
 from benchmarks.sweep import ablations, chains, compute
 from benchmarks.sweep.chains import Chain, chain_stages, summary, table
 from constraints import InputError
-from namm.cli.plan import Job, entries, flat, plan
-from tests.chains import write_tiny
+from namm.cli.configs import Problem
+from namm.cli.plan import Job, flat, plan
+from tests.chains import TINY, write_tiny
 
 METHODS = ["DM", "DM, then f(g(.))", "MDM", "MDM, fine-tuned"]
 
@@ -24,10 +25,9 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Job]]:
     """A folder with the configurations of Burgers and a scale of seconds, and its stages."""
 
     folder = tmp_path_factory.mktemp("sweep")
-    problem = write_tiny(folder)
-    listed = dict(entries(problem / "run.yaml"))
-    listed = {name: listed[name] for name in compute.STAGES}
-    (problem / "run.yaml").write_text(yaml.safe_dump({"stages": listed}, sort_keys=False))
+    file = write_tiny(folder)
+    others = dict.fromkeys(map(str, Problem(file).stages.keys() - compute.STAGES))
+    file.write_text(yaml.safe_dump(TINY | {"stages": others}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return folder, plan(Path("configs/burgers"), "tiny")
@@ -124,7 +124,7 @@ def test_ablations_change_one_thing_each(planned: list[Job]) -> None:
         ]
         for factor in ("0.1", "10")
     ]
-    assert weights == [0.1, 10.0]  # of the 1.0 in namm.yaml
+    assert weights == [0.1, 10.0]  # of the 1.0 in burgers.yaml
 
 
 def test_configured_chain_is_the_same_in_both_sweeps(

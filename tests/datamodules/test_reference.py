@@ -15,7 +15,6 @@ from inverse import DPS, Cost, Inverse, Operator, Select, Solver
 from mdm import Denoiser, DiffusersDenoiser, Result
 from namm import ICNN, MirrorMap, PatchNet
 from namm.cli import lightning as cli
-from namm.cli.plan import config_files, entries
 from tests.datamodules.references import Late, solve, value
 from tests.problems import Tiny, tiny_data, tiny_denoiser, tiny_mirror
 
@@ -192,12 +191,7 @@ def test_first_field_must_exist(tmp_path: Path) -> None:
 def test_configurations_keep_the_published_protocol(
     problem: str, stage: str, weight: float | None, wanted: tuple[int, int, int]
 ) -> None:
-    folder = CONFIGS / f"{problem}-reference"
-    entry = dict(entries(folder / "run.yaml"))[stage]
-    argv = ["test"]
-    for file in config_files(stage, folder, None, entry["configs"]):
-        argv += ["-c", str(file)]
-    config = cli.parse([*argv, *entry["args"]])
+    config = cli.parse(["test", "-c", f"{CONFIGS}/{problem}-reference.yaml::{stage}"])
     model = config["model"]["init_args"]
     solver = model["solver"]
 

@@ -19,26 +19,31 @@ from tests.commands import (
     edited,
     files,
     process,
-    stop,
     write,
 )
 from tests.commands import problem as problem  # a fixture
 
 STAGES: dict[str, Any] = {
-    "first": {"verb": "fit", "configs": ["data.yaml", "namm.yaml"]},
+    "first": {"verb": "fit", "blocks": ["model"]},
     "check": {
         "verb": "validate",
-        "configs": ["data.yaml", "namm.yaml"],
-        "args": ["--ckpt_path={runs}/first/checkpoints/last.ckpt"],
+        "blocks": ["model"],
+        "ckpt_path": "{runs}/first/checkpoints/last.ckpt",
     },
     "second": {
         "verb": "fit",
-        "configs": ["data.yaml", "namm.yaml", "second.yaml"],
-        "args": ["--model.init_args.init_from={runs}/first/checkpoints/last.ckpt"],
+        "blocks": ["model", "second"],
+        "model": {"init_args": {"init_from": "{runs}/first/checkpoints/last.ckpt"}},
     },
-    "third": {"verb": "fit", "configs": ["data.yaml", "namm.yaml"]},
+    "third": {"verb": "fit", "blocks": ["model"]},
     "report": {"verb": "report"},
 }
+
+
+FILE = Path("configs/toy.yaml")
+
+
+SCALE = Path("configs/toy.demo.yaml")
 
 
 RUN = ["run", "configs/toy", "--scale", "demo"]
@@ -47,17 +52,29 @@ RUN = ["run", "configs/toy", "--scale", "demo"]
 RUNS = Path("runs/toy-demo")
 
 
+def write_stages(stages: dict[str, Any]) -> None:
+    blocks = {
+        "model": {"model": PROBLEM["model"]},
+        "second": {"trainer": {"max_steps": 100}},
+    }
+    shared = {"data": PROBLEM["data"]}
+    content = {"base": "trainer.yaml", "shared": shared, "blocks": blocks, "stages": stages}
+    write(FILE, content)
+
+
+def write_scale(steps: int, second: int) -> None:
+    blocks = {"second": {"trainer": {"max_steps": second}}}
+    shared = {"trainer": {"max_steps": steps}}
+    write(SCALE, {"base": "toy.yaml", "shared": shared, "blocks": blocks})
+
+
 @pytest.fixture
 def stages(problem: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     r"""A problem with four stages and a report. Returns the folders reported on."""
     trainer = edited(TRAINER, "trainer.logger.init_args", {"save_dir": "runs"})
-    write("configs/trainer.yaml", edited(trainer, "trainer.max_steps", 100))
-    write("configs/toy/demo/trainer.yaml", {"trainer": {"max_steps": 3}})
-    write("configs/toy/data.yaml", {"data": PROBLEM["data"]})
-    write("configs/toy/namm.yaml", {"model": PROBLEM["model"]})
-    write("configs/toy/second.yaml", {"trainer": {"max_steps": 100}})
-    write("configs/toy/demo/second.yaml", {"trainer": {"max_steps": 2}})
-    write("configs/toy/run.yaml", {"stages": STAGES})
+    write("configs/trainer.yaml", {"shared": edited(trainer, "trainer.max_steps", 100)})
+    write_stages(STAGES)
+    write_scale(3, 2)
     reported: list[Path] = []
     monkeypatch.setattr("namm.cli.runner.report", reported.append)
     return reported
@@ -77,15 +94,10 @@ def test_stages_run_in_order_and_once(
     assert main(RUN) is None
 
     shown = commands(capsys.readouterr().out)
-    configs = "-c configs/trainer.yaml -c configs/toy/demo/trainer.yaml -c configs/toy/data.yaml"
     assert [line.split()[2] for line in shown] == ["fit", "validate", "fit", "fit", "report"]
-    assert shown[0] == (
-        f"[1/5] namm fit {configs} -c configs/toy/namm.yaml --trainer.logger.name toy-demo "
-        "--trainer.logger.version first --ckpt_path last"
-    )
+    assert shown[0] == f"[1/5] namm fit -c {SCALE}::first --ckpt_path last"
+    assert shown[1] == f"[2/5] namm validate -c {SCALE}::check"
     assert shown[4] == "[5/5] namm report runs/toy-demo"
-    assert "-c configs/toy/second.yaml -c configs/toy/demo/second.yaml --trainer" in shown[2]
-    assert "--ckpt_path=runs/toy-demo/first/checkpoints/last.ckpt" in shown[1]
     assert stages == [RUNS]
     assert step("first") == 3 and step("second") == 2
     record = json.loads((RUNS / "first/finished.json").read_text())
@@ -106,9 +118,8 @@ def step(stage: str) -> int:
 def test_stage_is_a_plain_command(stages: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "--to", "first"]) is None
     command = commands(capsys.readouterr().out)[0].split()[2:]
-    command[command.index("toy-demo")] = "by-hand"
 
-    assert main(command) is None
+    assert main([*command, "--trainer.logger.name=by-hand"]) is None
     assert_identical(checkpoint("first", RUNS), checkpoint("first", "runs/by-hand"))
 
 
@@ -125,58 +136,9 @@ def test_to_stops_after_a_stage(stages: list[Path]) -> None:
     assert sorted(path.name for path in RUNS.iterdir()) == ["check", "first"]
 
 
-def test_included_stages_come_first(
-    stages: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    shared = {name: STAGES[name] for name in ("first", "check", "third")}
-    write("configs/stages.yaml", {"stages": shared})
-    own = {name: STAGES[name] for name in ("second", "third", "report")}
-    write("configs/toy/run.yaml", {"include": "../stages.yaml", "stages": own})
-
-    assert main([*RUN, "--dry-run"]) is None
-    shown = commands(capsys.readouterr().out)
-    versions = [line.split("--trainer.logger.version ")[-1].split()[0] for line in shown[:-1]]
-    assert versions == ["first", "check", "second", "third"]
-    assert shown[-1] == "[5/5] namm report runs/toy-demo"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            {"include": "../stagse.yaml", "stages": STAGES},
-            "no configs/stagse.yaml: check the `include` of configs/toy/run.yaml",
-        ),
-        ({"include": "run.yaml", "stages": STAGES}, "configs/toy/run.yaml includes itself"),
-        ({"inclde": "../stages.yaml", "stages": STAGES}, "did you mean: include?"),
-        ({"stages": {**STAGES, "first": None}}, "'first' is None"),
-        (
-            {"stages": {"first": {"verb": "fit", "configs": "namm.yaml"}}},
-            "configs of 'first' is namm.yaml, expected a list",
-        ),
-    ],
-)
-def test_mistake_in_the_stages_is_named(
-    stages: list[Path], content: Any, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write("configs/toy/run.yaml", content)
-
-    assert main([*RUN, "--dry-run"]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_stages_that_are_no_yaml_are_named(
-    stages: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("configs/toy/run.yaml").write_text("stages: {first: [}")
-
-    assert main([*RUN, "--dry-run"]) == 2
-    assert "configs/toy/run.yaml is not valid YAML" in capsys.readouterr().err
-
-
 def test_change_is_not_mixed_in(stages: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(RUN) is None
-    write("configs/toy/demo/second.yaml", {"trainer": {"max_steps": 3}})
+    write_scale(3, 3)
     before = files()
 
     assert main(RUN) == 2
@@ -198,7 +160,7 @@ def test_change_of_the_verb_is_not_mixed_in(
     stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(RUN) is None
-    write("configs/toy/run.yaml", {"stages": edited(STAGES, "check.verb", "test")})
+    write_stages(edited(STAGES, "check.verb", "test"))
 
     assert main(RUN) == 2
     assert "holds another 'check': its verb" in capsys.readouterr().err
@@ -208,8 +170,8 @@ def test_change_reaches_the_stages_that_read_it(
     stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(RUN) is None
-    args = ["--model.optimiser.lr=0.1"]
-    write("configs/toy/run.yaml", {"stages": edited(STAGES, "first.args", args)})
+    model = {"init_args": {"optimiser": {"lr": 0.1}}}
+    write_stages(edited(STAGES, "first.model", model))
 
     assert main([*RUN, "--from", "first", "--to", "first"]) is None
     assert main(RUN) == 2
@@ -242,8 +204,11 @@ def test_folder_of_unknown_origin_is_left_alone(
 
 
 def test_interrupted_stage_goes_on(stages: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    args = stop(2, signal.SIGINT)
-    write("configs/toy/run.yaml", {"stages": edited(STAGES, "first.args", args)})
+    signals = {
+        "class_path": "plugin.Signal",
+        "init_args": {"step": 2, "signal": int(signal.SIGINT)},
+    }
+    write_stages(edited(STAGES, "first.trainer", {"callbacks": [signals]}))
 
     assert main([*RUN, "--to", "check"]) == 130
     assert capsys.readouterr().err.endswith(
@@ -264,7 +229,7 @@ def test_unfinished_stage_of_another_configuration(
 ) -> None:
     assert main([*RUN, "--to", "first"]) is None
     (RUNS / "first/finished.json").unlink()
-    write("configs/toy/demo/trainer.yaml", {"trainer": {"max_steps": 4}})
+    write_scale(4, 2)
 
     assert main(RUN) == 2
     assert "trainer.max_steps was 3 and is 4" in capsys.readouterr().err
@@ -272,27 +237,37 @@ def test_unfinished_stage_of_another_configuration(
 
 
 MISTAKES: dict[str, tuple[Any, list[str], list[str]]] = {
-    "verb": (edited(STAGES, "first.verb", "fitt"), RUN, ["'first' is fitt", "did you mean: fit?"]),
-    "key": (edited(STAGES, "first.config", []), RUN, ["no key 'config'", "mean: configs?"]),
-    "file": (
-        edited(STAGES, "second.configs", ["dta.yaml"]),
+    "verb": (
+        edited(STAGES, "first.verb", "fitt"),
         RUN,
-        ["stage 'second': there is no file configs/toy/dta.yaml", "did you mean: data.yaml?"],
+        ["first: expected", "got 'fitt' (configs/toy.yaml, line ", "mean: fit?"],
+    ),
+    "block": (
+        edited(STAGES, "second.blocks", ["modle"]),
+        RUN,
+        ["second: there is no block 'modle' (", "did you mean: model?"],
     ),
     "option": (
-        edited(STAGES, "third.args", ["--model.sigma_mex=1"]),
+        edited(STAGES, "third.model", {"init_args": {"sigma_mex": 1}}),
         RUN,
-        ["stage 'third': model: namm.NAMM has no option 'sigma_mex'", "did you mean: sigma_max?"],
+        [
+            "stage 'third': model: namm.NAMM has no option 'sigma_mex' (configs/toy.yaml, line ",
+            "did you mean: sigma_max?",
+        ],
     ),
-    "no stages": ({}, RUN, ["configs/toy/run.yaml names no stages"]),
-    "scale": (STAGES, ["run", "configs/toy", "--scale", "demos"], ["'demos'", "mean: demo?"]),
+    "no stages": ({}, RUN, ["configs/toy.demo.yaml names no stages"]),
+    "scale": (
+        STAGES,
+        ["run", "configs/toy", "--scale", "demos"],
+        ["no file 'configs/toy.demos.yaml'", "mean: toy.demo.yaml?"],
+    ),
     "stage": (STAGES, [*RUN, "--from", "frist"], ["no stage 'frist'", "did you mean: first?"]),
     "order": (
         STAGES,
         [*RUN, "--from", "second", "--to", "first"],
-        ["nothing from 'second' to 'first'", "exchange --from and --to"],
+        ["'first' comes before 'second'"],
     ),
-    "problem": (STAGES, ["run", "configs/tyo"], ["there is no configs/tyo/run.yaml"]),
+    "problem": (STAGES, ["run", "configs/tyo"], ["there is no file 'configs/tyo.yaml'"]),
     "nothing": (STAGES, ["run"], ["required: problem"]),
     "argument": (STAGES, [*RUN, "--form=x"], ["unrecognized arguments: --form=x"]),
 }
@@ -303,7 +278,7 @@ def test_mistake_shows_before_anything_runs(
     name: str, stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, argv, parts = MISTAKES[name]
-    write("configs/toy/run.yaml", {"stages": content})
+    write_stages(content)
     before = files()
 
     assert main(argv) == 2
@@ -312,15 +287,6 @@ def test_mistake_shows_before_anything_runs(
     assert error.startswith("namm: error: ") and "Traceback" not in error
     assert all(part in error for part in parts), error
     assert files() == before
-
-
-@pytest.mark.parametrize(
-    "file", sorted(ROOT.glob("configs/*/run.yaml")), ids=lambda f: f.parent.name
-)
-def test_configurations_parse(file: Path, problem: Path) -> None:
-    scales = [path.name for path in file.parent.iterdir() if path.is_dir()]
-    for scale in [[], *(["--scale", name] for name in scales)]:
-        assert main(["run", str(file.parent), *scale, "--dry-run"]) is None
 
 
 @pytest.mark.slow
@@ -348,7 +314,7 @@ def test_killed_run_goes_on(stages: list[Path]) -> None:
 @pytest.mark.slow
 def test_stages_follow_each_other_on_two_processes(stages: list[Path]) -> None:
     overlay = {"max_steps": 2, "devices": 2, "strategy": "ddp", "callbacks": ["plugin.Ranks"]}
-    write("configs/toy/demo/trainer.yaml", {"trainer": overlay})
+    write(SCALE, {"base": "toy.yaml", "shared": {"trainer": overlay}})
     ranks = "from lightning.pytorch import Callback\n\nclass Ranks(Callback):\n"
     ranks += "    def on_fit_start(self, trainer, module):\n"
     ranks += "        open(f'{type(module).__name__}-{trainer.global_rank}', 'a').write('x')\n"
@@ -363,11 +329,9 @@ def test_stages_follow_each_other_on_two_processes(stages: list[Path]) -> None:
 
 @pytest.mark.parametrize("name", ["DPS", "DSG", "LGDMC", "Trust", "PiGDM", "CPiGDM"])
 def test_solver_is_chosen_by_its_name(name: str) -> None:
-    configs = ("trainer", "burgers/data", "burgers/inverse")
-    argv = [word for config in configs for word in ("-c", f"{ROOT}/configs/{config}.yaml")]
-    solver = parse(["test", *argv, f"--model.init_args.solver=inverse.{name}"])["model"][
-        "init_args"
-    ]["solver"]
+    argv = ["test", "-c", f"{ROOT}/configs/burgers.yaml::inverse/dps"]
+    config = parse([*argv, f"--model.init_args.solver=inverse.{name}"])
 
+    solver = config["model"]["init_args"]["solver"]
     built = build_part(solver)
     assert type(built).__name__ == name and built.transition.steps == 1000

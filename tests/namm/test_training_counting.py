@@ -84,7 +84,7 @@ def test_resumed_training_is_that_of_the_whole(tmp_path: Path) -> None:
         assert any(not torch.equal(half[key][name], w) for name, w in whole[key].items())
 
 
-def command(folder: Path, *configs: Path, data: dict, model: dict | None = None) -> list[str]:
+def command(folder: Path, *configs: str, data: dict, model: dict | None = None) -> list[str]:
     """The options of a tiny run of configurations of the project, in the current folder."""
 
     small = {
@@ -102,18 +102,16 @@ def command(folder: Path, *configs: Path, data: dict, model: dict | None = None)
     }
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump(small | ({"model": model} if model else {})))
-    files = [ROOT / "configs" / "trainer.yaml", *configs, file]
-    return [word for path in files for word in ("-c", str(path))]
+    return [word for path in (*configs, str(file)) for word in ("-c", path)]
 
 
 def test_network_is_trained_and_exported_by_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = ROOT / "configs" / "counter"
     size = {"points": 32, "highest": 5, "sizes": [4, 6], "batch_size": 2}
     data = {"class_path": "datamodules.CountingData", "init_args": size}
-    argv = command(tmp_path, folder / "data.yaml", folder / "counter.yaml", data=data)
+    argv = command(tmp_path, f"{ROOT}/configs/counter.yaml::counter", data=data)
     argv += ["--model.init_args.counter.init_args.width=4"]
     logger = "--trainer.logger.init_args.version"
     checkpoint = "runs/toy/fit/checkpoints/last.ckpt"

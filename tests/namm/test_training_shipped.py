@@ -217,7 +217,7 @@ def test_command_that_cannot_be_done_is_refused(
 def test_pretrained_run_without_weights_says_what_it_needs(
     problem: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree("configs/burgers", "configs/mine")
+    shutil.copy("configs/burgers.tiny.yaml", "configs/mine.tiny.yaml")
     assert main(["run", "configs/mine", "--scale", "tiny", "--pretrained"]) == 2
     assert "needs pretrained/mine/dm.safetensors" in capsys.readouterr().err
 
@@ -336,8 +336,7 @@ def test_pretrained_run_scores_what_the_run_that_trained_did(
 def test_provenance_refuses_data_of_another_shape(
     problem: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["../trainer", "tiny/trainer", "data", "tiny/data", "generation", "tiny/generation"]
-    argv = ["test", *(arg for name in names for arg in ("-c", f"configs/burgers/{name}.yaml"))]
+    argv = ["test", "-c", "configs/burgers.tiny.yaml::generation/dm"]
     argv += ["--trainer.logger.version=other", "--data.init_args.file=data/other.h5"]
     argv += ["--data.init_args.points=24"]
     argv += [f"--model.init_args.denoiser.init_args.checkpoint={file('dm')}"]
