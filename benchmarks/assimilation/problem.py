@@ -116,7 +116,7 @@ class Assimilation:
         )
         whole = BurgersData(constraint, frames=self.frames, **kwargs)
         n = max(plan.fields, plan.calibrated)
-        self.truth = whole.simulate(n, seed, whole.first["test"])
+        self.truth = whole.simulate(n, seed, whole.starts["test"])
         self.prior = Gaussian.fit(self.training)
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
