@@ -94,7 +94,7 @@ def test_sky_too_small_for_its_galaxies_is_refused() -> None:
 
 @pytest.mark.parametrize(("n", "points"), [(0, 32), (2, 0), (2, -8)])
 def test_sky_of_nothing_is_refused(tmp_path: Path, n: int, points: int) -> None:
-    with pytest.raises(InputError, match=rf"{n}\b.*{points}\b|{points}\b|{n}\b"):
+    with pytest.raises(InputError, match=rf"GalaxyData.*{min(n, points)}\b"):
         tiny_galaxies(tmp_path, Count(n, tiny_counter()), points=points)
 
 

@@ -175,7 +175,7 @@ def test_image_that_breaks_the_constraint_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"one\.npy'.*1e-05"):
         one(folder, uneven, constraint=Periodic())
     one(folder, uneven, constraint=Periodic(), tolerance=0.1)
-    with pytest.raises(InputError, match=r"images\.h5|constraint"):
+    with pytest.raises(InputError, match="constraint"):
         images(folder, TotalBrightness(), sizes={"train": 1}).prepare_data()
 
 

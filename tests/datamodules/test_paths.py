@@ -182,7 +182,7 @@ def test_file_says_what_it_holds_and_whom_it_fits(tmp_path: Path) -> None:
         check_fits(files[ArmData], Waypoints([0], [[0.5, 1.0]], PlanarArm([1.0, 0.5])))
     with pytest.raises(InputError, match="torque"):
         ArmData(file=files[ArmData], torque=3.0, **options).prepare_data()
-    with pytest.raises(InputError, match=r"new\.h5|constraint"):
+    with pytest.raises(InputError, match="constraint"):
         # a task is asked of samples: data do not fulfil it
         wrong = PointMassData(file=str(tmp_path / "new.h5"), **options)
         wrong.constraint = reach.requires_grad_(False)  # type: ignore[assignment]
