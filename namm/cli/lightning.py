@@ -34,6 +34,7 @@ from torch import distributed
 from constraints import InputError
 
 from .. import EMA, Flops, Provenance, Stage
+from ..training.checkpoint import build_part
 from ..training.io import (
     AtomicCheckpointIO,
     KeepLast,
@@ -47,6 +48,7 @@ from ..training.io import (
 from .configs import expand
 from .errors import CommandError, Interrupted
 from .explain import explain
+from .fill import fill
 from .plugins import load_plugins
 
 # No configuration comes from the network, nor names what could run a program.
@@ -160,6 +162,9 @@ class CLI(LightningCLI):
             )
         if key in config:
             config[key] = seed
+        if config.data is not None:
+            with constructing():
+                fill(config.model, lambda: build_part(config.data.clone(), LightningDataModule))
 
     def instantiate_classes(self) -> None:
         with constructing():
