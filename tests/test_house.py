@@ -97,6 +97,5 @@ def test_files_are_short(folders: tuple[str, ...], most: int) -> None:
     assert not {file: n for file, n in lengths.items() if n > most}
 
 
-@yet
 def test_configurations_are_few() -> None:
     assert len([*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "configs").rglob("*.yml")]) <= 40
