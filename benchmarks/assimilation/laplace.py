@@ -128,7 +128,7 @@ def gauss_newton(
 
 @dataclass(frozen=True)
 class Chains:
-    r"""What the chains of P problems visited.
+    r"""The points that the chains of P problems visited.
 
     Arguments:
         z: The states, with shape `(n, k, P, C)` for C chains of each problem.

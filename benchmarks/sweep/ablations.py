@@ -1,4 +1,4 @@
-r"""What each choice of the method is worth: one is changed at a time, and all is trained again.
+r"""The worth of each choice of the method: one is changed at a time, and all is trained again.
 
     python -m benchmarks.sweep.ablations [configs/burgers --scale demo] [--seeds 0 1]
 

@@ -1,4 +1,4 @@
-r"""What a sweep over trainings shares: chains of stages, their rows, and the table of them.
+r"""Chains of stages for sweeps over trainings, with their rows and their table.
 
 A chain is the stages of a problem, each the plain command of `namm run` with a few options more,
 in a folder of its own. A stage that is finished is skipped, and one that was stopped goes on, so
