@@ -11,7 +11,7 @@ class InputError(ValueError):
     without a traceback."""
 
 
-def check_range(owner: object, interval: str, **numbers: float) -> None:
+def check_range(owner: object, interval: str, /, **numbers: float) -> None:
     r"""Checks that numbers lie in an interval.
 
     Arguments:
