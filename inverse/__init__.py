@@ -6,6 +6,7 @@ __all__ = [
     "LGDMC",
     "SVD",
     "Blur",
+    "Bound",
     "CPiGDM",
     "ConstantBudget",
     "Cost",
@@ -17,6 +18,7 @@ __all__ = [
     "LinearBudget",
     "LinearOperator",
     "Mask",
+    "Misfit",
     "Operator",
     "PiGDM",
     "Pullback",
@@ -38,38 +40,29 @@ __all__ = [
 
 from .linalg import cg
 from .module import Inverse
-from .operators import (
-    SVD,
-    Blur,
-    Downsample,
-    Fourier,
-    Liftable,
-    LinearOperator,
-    Mask,
-    Operator,
-    Pullback,
-    Quantise,
-    RandomProjection,
-    Residual,
-    Select,
-)
-from .solvers import (
-    DPS,
-    DSG,
-    LGDMC,
+from .operators.base import SVD, Liftable, LinearOperator, Operator
+from .operators.blur import Blur
+from .operators.downsample import Downsample
+from .operators.fourier import Fourier
+from .operators.mask import Mask
+from .operators.projection import RandomProjection
+from .operators.pullback import Pullback
+from .operators.quantise import Quantise
+from .operators.residual import Residual
+from .operators.select import Select
+from .solvers.base import Cost, Run, Sequential, Solver, guard
+from .solvers.budget import (
     ConstantBudget,
-    Cost,
-    CPiGDM,
     InverseBetaBudget,
     LinearBudget,
-    PiGDM,
-    Run,
-    Sequential,
-    Solver,
     StochasticLinearBudget,
-    Trust,
     TrustBudget,
-    guard,
-    misfit,
     stochastic_round,
 )
+from .solvers.cpigdm import CPiGDM
+from .solvers.dps import DPS
+from .solvers.dsg import DSG
+from .solvers.lgd import LGDMC
+from .solvers.misfit import Misfit, misfit
+from .solvers.pigdm import PiGDM
+from .solvers.trust import Bound, Trust

@@ -1,6 +1,6 @@
 r"""Matrix-free linear algebra, one system per sample."""
 
-__all__ = ["Tangent", "cg", "damped_lift"]
+__all__ = ["Tangent", "cg", "damped_step"]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .operators import LinearOperator, Operator
+from constraints import Given
+
+from .operators.base import LinearOperator, Operator
 
 
 def cg(
@@ -49,9 +51,9 @@ class Tangent(NamedTuple):
     r"""An operator at fields, and its linearisation there.
 
     Arguments:
-        value: Its value, with shape `(B, *M)`.
-        jvp: From directions `(B, C, *S)` to :math:`J v`, `(B, *M)`.
-        vjp: From `(B, *M)` to :math:`J^T u`, `(B, C, *S)`.
+        value: The measurements of the fields, with shape `(B, *M)`.
+        jvp: The map from directions `(B, C, *S)` to :math:`J v`, `(B, *M)`.
+        vjp: The map from `(B, *M)` to :math:`J^T u`, `(B, C, *S)`.
     """
 
     value: Tensor
@@ -59,41 +61,50 @@ class Tangent(NamedTuple):
     vjp: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, operator: Operator, y: Tensor) -> "Tangent":
-        r"""Returns the tangent of an operator at fields y, with shape `(B, C, *S)`. That of a
-        linear operator is itself."""
+    def of(cls, operator: Operator, y: Tensor, given: Given | None = None) -> "Tangent":
+        r"""Returns the tangent of an operator at fields. A linear operator is its own tangent.
+
+        Arguments:
+            operator: The operator.
+            y: The fields, with shape `(B, C, *S)`.
+            given: The data of each sample.
+        """
         if isinstance(operator, LinearOperator):
             return cls(operator(y), operator, operator.adjoint)
-        value, pull = torch.func.vjp(operator, y)[:2]
+
+        def measured(y: Tensor) -> Tensor:
+            return operator.predict(y, given)[0]
+
+        value, pull = torch.func.vjp(measured, y)[:2]
 
         def jvp(v: Tensor) -> Tensor:
-            return torch.func.jvp(operator, (y,), (v,))[1]
+            change: Tensor = torch.func.jvp(measured, (y,), (v,))[1]
+            return change
 
         return cls(value.detach(), jvp, lambda u: pull(u)[0])
 
 
-def damped_lift(
-    operator: Operator, m: Tensor, y_hat: Tensor, variance: float, iterations: int
+def damped_step(
+    tangent: Tangent, m: Tensor, damping: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
     r"""Returns the smallest change of a field that explains a measurement to first order,
 
-    .. math:: J^T (J J^T + \text{std}^2 / r^2)^{-1} (m - A(\hat y)),
+    .. math:: J^T (J J^T + D)^{-1} (m - A(\hat y)),
 
     by conjugate gradients. The tangent J of a trained inverse map is rank-deficient, which the
-    noise of the measurement makes harmless.
+    damping D makes harmless.
 
     Arguments:
-        operator: The operator.
+        tangent: The operator at the fields.
         m: The measurements, with shape `(B, *M)`.
-        y_hat: The denoised fields, with shape `(B, C, *S)`.
-        variance: The assumed variance :math:`r^2` of the clean field.
+        damping: The diagonal of D, with a shape that broadcasts to `(B, *M)`: the variance of the
+            noise of the measurement, relative to the assumed variance of the clean field.
         iterations: The largest number of iterations, each of one jvp and one vjp of the operator.
 
     Returns:
         The changes, with shape `(B, C, *S)`, and the relative residuals, `(B,)`.
     """
-    tangent = Tangent.of(operator, y_hat)
-    damping = (operator.std.to(y_hat) ** 2 / variance).expand(m.shape)
+    damping = damping.expand(m.shape)
 
     def matrix(z: Tensor) -> Tensor:
         return tangent.jvp(tangent.vjp(z)) + damping * z

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, derive_seed, noise
+from constraints import Batch, Constraint, InputError, check_range, derive_seed, noise, take
 from mdm import Denoiser, Result
-from namm import Evaluation, IdentityMirror, Mirror, describe_constraint, save_recipe
+from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
-from .operators import LinearOperator, Operator, Pullback, Residual
-from .solvers import Solver
+from .operators.base import LinearOperator, Operator
+from .operators.pullback import Pullback
+from .solvers.base import Solver
 
-TOLD = ("rejected", "unsolved")  # what a solver may report of each sample, and the results keep
+REPORTED = ("rejected", "unsolved")  # numbers per sample in the report that the results keep
 
 
 class Inverse(Evaluation):
@@ -26,7 +27,7 @@ class Inverse(Evaluation):
 
     Where the transition of the solver adds noise in its last step, both ends of the same run are
     scored: `clean` without that noise, `published` with it. The noise of a measurement is keyed by
-    the field, so that every solver sees the same one.
+    the field, so that every solver sees the same noise.
 
     Arguments:
         denoiser: The diffusion model.
@@ -61,65 +62,54 @@ class Inverse(Evaluation):
         save_recipe(self, "denoiser", "constraint", "operator", "solver", "mirror")
         self.denoiser, self.operator, self.solver = denoiser, operator, solver
         if fields * samples < 3:
-            raise ValueError(
-                f"Inverse expects at least 3 samples to compare, got {samples} of {fields} fields."
-            )
-        if first < 0:
-            raise ValueError(
-                f"Inverse expects the position of a first field, counted from 0, got {first}."
-            )
-        if isinstance(operator, Residual) and describe_constraint(
-            operator.constraint
-        ) != describe_constraint(constraint):
-            raise ValueError(
-                "Inverse expects the constraint of a Residual operator to be the one by which "
-                "answers are judged: change both alike."
-            )
+            raise InputError(f"Inverse needs 3 samples or more, got {samples} of {fields} fields.")
+        check_range(self, "[0, inf)", first=first)
+        operator.check_constraint(constraint)
         self.first, self.fields, self.per_field = first, fields, samples
-        self.observed: tuple[int, int] | None = None  # numbers measured, and free
+        self.prepared: Solver | None = None
+        self.counts: tuple[int, int] | None = None  # of numbers measured, and of free numbers
 
     def setup(self, stage: str) -> None:
-        if self.fields < self.trainer.world_size:
-            raise InputError(
-                f"{self.trainer.world_size} processes share the fields measured, which are only "
-                f"{self.fields}: measure more fields, or use fewer devices."
-            )
+        size = self.trainer.world_size
+        if self.fields < size:
+            raise InputError(f"{size} processes share {self.fields} fields: measure more fields.")
 
     def on_test_start(self) -> None:
         super().on_test_start()
-        self.observed = None
-        have = self.have()
-        if have < self.first + self.fields:
+        self.prepared = self.counts = None
+        if self.have() < self.first + self.fields:
             raise InputError(
-                f"Inverse was asked to measure {self.fields} test fields from position "
-                f"{self.first} on, counted from 0, but there are {have}: give fewer `fields` or "
-                "an earlier `first`."
+                f"Inverse measures {self.fields} test fields from position {self.first} on, but "
+                f"there are {self.have()}: give fewer `fields` or an earlier `first`."
             )
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.hold_out(batch["x"])
         offset = batch["index"] - self.first
-        measured = (offset >= 0) & (offset < self.fields)
-        x, index = batch["x"][measured], batch["index"][measured].tolist()
+        chosen = (offset >= 0) & (offset < self.fields)
+        x, index = batch["x"][chosen], batch["index"][chosen].tolist()
         if not index:
             return
-        m = self.operator.measure(x, [derive_seed(self.seed, "field", i) for i in index])
-        unknowns = self.constraint.unknowns(x.shape[1:])
+        given = take(batch.get("given"), chosen)
+        m = self.operator.measure(x, [derive_seed(self.seed, "field", i) for i in index], given)
+        free = self.constraint.unknowns(x.shape[1:])
         noisy = bool(self.operator.std.all())
-        if noisy and unknowns is not None and not isinstance(self.operator, Residual):
-            self.observed = m[0].numel(), unknowns
+        if noisy and free is not None and self.operator.observes:
+            self.counts = m[0].numel(), free
         copies = range(self.per_field)
         seeds = [derive_seed(self.seed, "solve", i, k) for i in index for k in copies]
-        x, m = (a.repeat_interleave(self.per_field, dim=0) for a in (x, m))
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(self.per_field)
+        x, m, given = x[rows], m[rows], take(given, rows)
         operator = self.operator
         if not isinstance(self.mirror, IdentityMirror):
             operator = Pullback(operator, self.mirror)
         shape = self.mirror.shape(x.shape[1:])
-
-        self.solver.prepare(self.denoiser, shape)
+        solver = self.prepared = self.prepared or self.solver.prepare(self.denoiser, shape)
 
         def solve(seeds: list[int]) -> tuple[Result, Tensor]:
-            result = self.solver(self.denoiser, operator, m[: len(seeds)], shape, seeds)
+            few = slice(len(seeds))
+            data = take(given, few)
+            result = solver(self.denoiser, operator, m[few], shape, seeds, data)
             with torch.no_grad():
                 return result, self.mirror.inverse(result.y)
 
@@ -129,38 +119,39 @@ class Inverse(Evaluation):
             with torch.no_grad():
                 ends["published"] = self.mirror.inverse(result.noisy)
         report = {"rejected": [0] * len(x), **result.report}
-        told = {k: torch.tensor(report[k], device=x.device) for k in TOLD if k in report}
+        reported = {k: torch.tensor(report[k], device=x.device) for k in REPORTED if k in report}
         for name, end in ends.items():
-            extra = dict(told)
+            extra = dict(reported)
             if noisy:
-                misfit = (m - self.operator(end)) / self.operator.std
+                misfit = (m - self.operator.predict(end, given)[0]) / self.operator.std
                 extra["chi2"] = misfit.square().flatten(1).mean(dim=1)
-            if not isinstance(self.operator, Residual):  # which has not seen the field
+            if self.operator.observes:
                 error = torch.linalg.vector_norm((end - x).flatten(1), dim=1)
                 truth = torch.linalg.vector_norm(x.flatten(1), dim=1)
                 extra["relative_error"] = error / truth
             self.score(name, end, **extra)
         if not self.shown:
-            asked = {"truth": x, "measured": self._seen(m, x)}
-            asked = {"data": batch["x"]} if isinstance(self.operator, Residual) else asked
-            self.shown = {**asked, self.method: x_hat}
+            pictures = {"data": batch["x"]}
+            if self.operator.observes:
+                pictures = {"truth": x, "measured": self._picture(m, x)}
+            self.shown = {**pictures, self.method: x_hat}
 
     def rows(self) -> list[dict[str, Any]]:
         rows = super().rows()
-        if self.observed:
-            # the best that a field can do which satisfies the constraint exactly
+        if self.counts:
+            # the best fit of a field that satisfies the constraint exactly
             (data,) = (row for row in rows if row["method"] == "data")
-            n, k = self.observed
-            if (floor := (n - k) / n) > 0:
+            n, free = self.counts
+            if (floor := (n - free) / n) > 0:
                 ends = {"value": floor, "ci95": [floor, floor]}
                 rows.append({**data, "metric": "chi2_floor", **ends})
         return rows
 
-    def _seen(self, m: Tensor, x: Tensor) -> Tensor:
+    def _picture(self, m: Tensor, x: Tensor) -> Tensor:
+        r"""Returns measurements as fields, with NaN where no field leaves a trace in them."""
         if not isinstance(self.operator, LinearOperator):
             return torch.full_like(x, torch.nan)
         if m.shape == x.shape:
             return m
-        # what no field leaves a trace of is left blank
-        seen = self.operator.project(noise([("seen", 0)], x.shape[1:], x)) != 0
-        return torch.where(seen, self.operator.pinv(m), torch.nan)
+        visible = self.operator.visible(noise([("seen", 0)], x.shape[1:], x)) != 0
+        return torch.where(visible, self.operator.pinv(m), torch.nan)

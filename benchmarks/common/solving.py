@@ -17,10 +17,10 @@ from mdm import DDIM, Denoiser, Level, Result, Transition
 from namm import CountCalls
 
 
-class Unguided(Sequential):
+class Unguided(Sequential[None]):
     r"""Creates the solver that ignores the measurement."""
 
-    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def step(self, run: Run, state: None, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         return level.land(level.mean(run.denoiser(y_t, level.t.to(y_t)), y_t))
 
     def cost(self, denoiser: Denoiser) -> Cost:
@@ -116,8 +116,7 @@ def solve(
         The result, and the `calls`, `vjps` and `seconds` of a sample.
     """
     with mock.patch("mdm.sampler.noise", by_batch):
-        with torch.no_grad():
-            solver.prepare(denoiser, shape)
+        solver = solver.prepare(denoiser, shape)
         start = time.perf_counter()
         with CountCalls(denoiser) as counted:
             result = solver(denoiser, operator, m, shape, seeds)

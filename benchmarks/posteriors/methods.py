@@ -5,7 +5,17 @@ __all__ = ["METHODS", "affordable", "alike"]
 from functools import cache
 from typing import Any
 
-from inverse import DPS, DSG, LGDMC, ConstantBudget, CPiGDM, PiGDM, StochasticLinearBudget, Trust
+from inverse import (
+    DPS,
+    DSG,
+    LGDMC,
+    Bound,
+    ConstantBudget,
+    CPiGDM,
+    PiGDM,
+    StochasticLinearBudget,
+    Trust,
+)
 from mdm import Denoiser
 
 from ..common.solving import Method, Unguided
@@ -22,7 +32,7 @@ METHODS = {
         lambda t: Trust(StochasticLinearBudget(0, 8), transition=t), "step_size", 2e-3, 2.0
     ),
     "Trust bound": Method(
-        lambda t: Trust(ConstantBudget(4), quantile=0.99, transition=t), "step_size", 2e-3, 2.0
+        lambda t: Trust(ConstantBudget(4), bound=Bound(0.99), transition=t), "step_size", 2e-3, 2.0
     ),
     "PiGDM": Method(
         lambda t: PiGDM(weighting="bayes", transition=t), "weight", 0.2, 30.0, START, True
@@ -53,7 +63,7 @@ def affordable(name: str, denoiser: Denoiser, calls: int) -> int:
 
     def cost(steps: int) -> int:
         solver = METHODS[name].solver(steps, {})
-        once = 2 * steps if getattr(solver, "quantile", None) else 0
+        once = 2 * steps if isinstance(getattr(solver, "bound", None), Bound) else 0
         return solver.cost(denoiser).calls - once
 
     if cost(calls) <= calls:

@@ -25,7 +25,6 @@ from .tasks import (
     METRICS,
     NEAR,
     TASKS,
-    Counted,
     bounds,
     budgets,
     expected,
@@ -118,13 +117,13 @@ def measure(
             about,
             lambda seed, b=budget: Trust(b(seed), transition=transition, **step),
             sizes,
-            ABLATION,
+            ABLATION[:-1],
             parameters,
         )[0]
-    for name, bound in bounds().items():
+    for name, (written, bound) in bounds().items():
         about = {"task": task, "method": name, "protocol": "bound"}
-        parameters = {"steps": plan.steps, **step, **bound}
-        solver = Counted(ConstantBudget(INNER), transition=transition, **bound, **step)
+        parameters = {"steps": plan.steps, **step, **written}
+        solver = Trust(ConstantBudget(INNER), bound=bound, transition=transition, **step)
         rows += bench.rows(about, lambda _, s=solver: s, sizes, ABLATION, parameters)[0]
     print(f"{task} done", flush=True)
     return rows, list(tuned.values()), points, time.process_time() - begun

@@ -6,18 +6,16 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from constraints import Polynomial, Spiral
 from inverse import (
     DPS,
     DSG,
     LGDMC,
+    Bound,
     ConstantBudget,
-    Run,
     StochasticLinearBudget,
     Trust,
     TrustBudget,
@@ -138,27 +136,15 @@ def line_of(start: float, end: float, levels: Sequence[Level]) -> list[tuple[int
     return [(k, end + (start - end) * min(max(p, 0.0), 1.0)) for k, p in enumerate(places)]
 
 
-class Counted(Trust):
-    r"""Creates trust sampling that also counts the calls which each sample needed by itself: a
-    batch goes on as long as one of its samples does."""
-
-    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        before = run.facts["accepted"]
-        out = super().step(run, y_t, level)
-        inner = run.facts["inner_steps"][level.k]
-        pairs = zip(before, run.facts["accepted"], strict=True)
-        needed = run.facts.setdefault("needed", [0] * len(before))
-        # the call that finds a sample outside the bound is its last
-        new = [1 + min(inner, b - a + 1) for a, b in pairs]
-        run.facts["needed"] = [n + k for n, k in zip(needed, new, strict=True)]
-        return out
-
-
-def bounds() -> dict[str, dict[str, Any]]:
-    r"""Returns the bounds of the ablation, by name, as arguments of `Trust`."""
-    fixed = {f"fixed {a:.2f}": {"bound": a} for a in (math.sqrt(2), 2 * math.sqrt(2))}
-    estimated = {f"quantile {q}": {"quantile": q} for q in (0.25, 0.5, 0.9, 0.99)}
-    return {"none": {}, **fixed, **estimated}
+def bounds() -> dict[str, tuple[dict[str, float], float | Bound | None]]:
+    r"""Returns the bounds of the ablation, by name: as the results write them, and as arguments of
+    `Trust`."""
+    out: dict[str, tuple[dict[str, float], float | Bound | None]] = {"none": ({}, None)}
+    for a in (math.sqrt(2), 2 * math.sqrt(2)):
+        out[f"fixed {a:.2f}"] = {"bound": a}, a
+    for q in (0.25, 0.5, 0.9, 0.99):
+        out[f"quantile {q}"] = {"quantile": q}, Bound(q)
+    return out
 
 
 def budgets() -> dict[str, tuple[tuple[float, float], Callable[[int], TrustBudget]]]:

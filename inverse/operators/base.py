@@ -1,7 +1,7 @@
-r"""Measurements :math:`m = A(x) + \text{std} \cdot n`, and their pull-back to mirror space.
+r"""Measurements :math:`m = A(x) + \text{std} \cdot n` of fields.
 
-A solver knows a denoiser and an operator and never hears of mirrors: solving in mirror space is
-solving with the operator :math:`A \circ f`.
+A solver knows a denoiser and an operator. It never hears of mirrors: solving in mirror space is
+solving with a `Pullback`, the operator :math:`A \circ f`.
 """
 
 __all__ = [
@@ -9,9 +9,9 @@ __all__ = [
     "Liftable",
     "LinearOperator",
     "Operator",
-    "Pullback",
-    "Quantise",
-    "Residual",
+    "Orthonormal",
+    "check_fields",
+    "check_sides",
 ]
 
 import abc
@@ -21,37 +21,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, InputError, noise
-from namm import Mirror
+from constraints import Constraint, Given, InputError, check_range, noise
 
 
 class Operator(nn.Module, abc.ABC):
-    r"""Base of all operators.
+    r"""Base of all operators. A subclass defines `forward`.
 
     Arguments:
-        std: The std of the measurement noise, in units of the measurement: a number; a list with
-            one number per channel of a measurement `(B, C, *M)`; or a tensor that broadcasts to
-            `(B, *M)`, for noise that differs from point to point.
-        axes: The number of axes of the measurement behind the channels, which matters for a list
-            alone, kept with the shape `(C, 1, 1)`: 2 unless the operator says otherwise.
+        std: The std of the measurement noise, in units of the measurement: a number, or a tensor
+            that broadcasts to `(B, *M)`, for noise that differs from point to point.
 
     Raises:
-        ValueError: If a std is negative or not finite.
+        InputError: If a std is negative or not finite.
     """
 
     std: Tensor
+    observes = True  # whether a measurement tells something of the field
 
-    def __init__(self, std: float | Sequence[float] | Tensor, axes: int = 2) -> None:
+    def __init__(self, std: float | Tensor) -> None:
         super().__init__()
         value = torch.as_tensor(std, dtype=torch.get_default_dtype())
-        if not (torch.isfinite(value) & (value >= 0)).all():
-            raise ValueError(
-                f"{type(self).__name__} expects noise of a finite std that is not negative, got "
-                f"{std}."
-            )
-        self.axes: int | None = None
-        if not isinstance(std, Tensor) and value.ndim:
-            self.axes, value = axes, value.reshape(-1, *[1] * axes)
+        for end in value.aminmax():
+            check_range(self, "[0, inf)", std=float(end))
         self.register_buffer("std", value)
 
     @abc.abstractmethod
@@ -65,19 +56,25 @@ class Operator(nn.Module, abc.ABC):
             The measurements, with shape `(B, *M)`.
         """
 
-    def field(self, y: Tensor) -> Tensor:
-        r"""Returns the fields in data space that belong to the operator's argument; the argument
-        itself unless the operator is a `Pullback`."""
-        return y
+    def predict(self, y: Tensor, given: Given | None = None) -> tuple[Tensor, Tensor]:
+        r"""Returns the noiseless measurements, with shape `(B, *M)`, and the fields in data space
+        to which the measurements belong, with shape `(B, C, *S)`.
 
-    def lift(self, m: Tensor, sigma: float) -> Tensor:
-        r"""Returns a first guess of the fields from their measurements, where solving starts if it
-        does not start from noise alone.
+        Arguments:
+            y: The fields on which the operator acts, with shape `(B, C, *S)`: fields in data
+                space, or in the mirror space of a `Pullback`.
+            given: The data of each sample.
+        """
+        return self(y), y
+
+    def guess(self, m: Tensor, sigma: float) -> Tensor:
+        r"""Returns a first guess of the fields from their measurements, with shape `(B, C, *S)`.
+        A chain that does not start from noise alone starts from the guess.
 
         Arguments:
             m: The measurements, with shape `(B, *M)`.
-            sigma: The std of the noise that is added to the guess, in field units. What has been
-                measured with more noise than that may be left out.
+            sigma: The std of the noise that is added to the guess, in field units. The guess may
+                leave out directions that were measured with more noise.
 
         Raises:
             InputError: If the operator has no pseudo-inverse.
@@ -87,47 +84,48 @@ class Operator(nn.Module, abc.ABC):
             "give the transition of the solver a start of 1."
         )
 
-    def measure(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        r"""Returns noisy measurements.
+    def measure(self, x: Tensor, seeds: Sequence[int], given: Given | None = None) -> Tensor:
+        r"""Returns noisy measurements, with shape `(B, *M)`.
 
         Arguments:
             x: The fields, with shape `(B, C, *S)`.
             seeds: One seed for the noise of each field.
+            given: The data of each field.
 
-        Returns:
-            The measurements, with shape `(B, *M)`.
+        Raises:
+            InputError: If the std does not broadcast to the measurements.
         """
-        m = self(x)
-        self._check_std(m)
+        m, _ = self.predict(x, given)
+        shape, std = tuple(m.shape), tuple(self.std.shape)
+        pairs = zip(reversed(std), reversed(shape), strict=False)
+        if len(std) > len(shape) or any(a not in (1, b) for a, b in pairs):
+            name = type(self).__name__
+            raise InputError(f"{name} measures arrays of shape {shape}, got a std of shape {std}.")
         n = noise([(seed, "measure") for seed in seeds], m.shape[1:], m)
         return m + self.std.to(m) * n
 
-    def _check_std(self, m: Tensor) -> None:
-        shape, std = tuple(m.shape), tuple(self.std.shape)
-        pairs = zip(reversed(std), reversed(shape), strict=False)
-        fits = len(std) <= len(shape) and all(a in (1, b) for a, b in pairs)
-        if self.axes is not None and len(shape) != 2 + self.axes:
-            fits = False  # a list would be taken along another axis than the channels
-        if not fits:
-            raise InputError(
-                f"{type(self).__name__} expects a std that fits its measurements of shape "
-                f"{shape}, got one of shape {std}."
-            )
+    def check_constraint(self, constraint: Constraint) -> None:
+        r"""Raises an `InputError` if answers cannot be judged by a constraint. By default every
+        constraint is accepted.
+
+        Arguments:
+            constraint: The constraint that judges the answers.
+        """
 
 
 class Liftable(Operator, abc.ABC):
-    r"""Base of the operators whose measurements can be lifted back to fields."""
+    r"""Base of the operators that lift measurements back to fields."""
 
     @abc.abstractmethod
     def pinv(self, m: Tensor) -> Tensor:
-        r"""Returns fields, with shape `(B, C, *S)`, whose measurements are m, as far as m can be
-        measured at all: :math:`A(A^+(A(x))) = A(x)`.
+        r"""Returns fields, with shape `(B, C, *S)`, whose measurements are m, as far as a field
+        can have the measurements m at all: :math:`A(A^+(A(x))) = A(x)`.
 
         Arguments:
             m: The measurements, with shape `(B, *M)`.
         """
 
-    def lift(self, m: Tensor, sigma: float) -> Tensor:
+    def guess(self, m: Tensor, sigma: float) -> Tensor:
         return self.pinv(m)
 
 
@@ -154,7 +152,7 @@ class SVD:
     ut: Callable[[Tensor], Tensor]
     diagonal: bool
 
-    def lift(self, m: Tensor) -> Tensor:
+    def coefficients(self, m: Tensor) -> Tensor:
         r"""Returns the coefficients :math:`S^{-1} U^T m` of the smallest field that is measured
         as m.
 
@@ -168,106 +166,70 @@ class LinearOperator(Liftable, abc.ABC):
     r"""Base of the linear operators. A subclass defines `svd`, or both `adjoint` and `pinv`."""
 
     def svd(self) -> SVD | None:
-        r"""Returns the singular value decomposition, or nothing if it is not cheaply known."""
+        r"""Returns the singular value decomposition, or None if it is not cheaply known."""
         return None
 
     def adjoint(self, m: Tensor) -> Tensor:
         r"""Returns :math:`A^T m`, with shape `(B, C, *S)`."""
-        svd = self._require_svd("adjoint")
+        svd = self._svd("adjoint")
         return svd.v(svd.values.to(m) * svd.ut(m))
 
     def pinv(self, m: Tensor) -> Tensor:
         r"""Returns :math:`A^+ m`, with shape `(B, C, *S)`."""
-        svd = self._require_svd("pinv")
-        return svd.v(svd.lift(m))
+        svd = self._svd("pinv")
+        return svd.v(svd.coefficients(m))
 
-    def lift(self, m: Tensor, sigma: float) -> Tensor:
-        r"""Returns :math:`A^+ m` in the singular directions, where they are known, whose noise is
-        at most `sigma`: beyond them it would be larger than any field."""
+    def guess(self, m: Tensor, sigma: float) -> Tensor:
+        r"""Returns :math:`A^+ m` without the singular directions, where they are known, whose
+        noise exceeds `sigma`: in these directions the noise would be larger than any field."""
         svd = self.svd()
         if svd is None:
             return self.pinv(m)
         # no direction has more noise than the largest std
         std = self.std if svd.diagonal else self.std.max()
-        return svd.v(torch.where(std <= sigma * svd.values, svd.lift(m), 0.0))
+        return svd.v(torch.where(std <= sigma * svd.values, svd.coefficients(m), 0.0))
 
-    def project(self, x: Tensor) -> Tensor:
+    def visible(self, x: Tensor) -> Tensor:
         r"""Returns :math:`A^+ A x`, the part of the fields that is measured, with shape
         `(B, C, *S)`."""
         svd = self.svd()
-        # V V^T where it is known, which does not divide what has been rounded by small values
+        # V V^T does not divide rounded numbers by small singular values
         return self.pinv(self(x)) if svd is None else svd.v(svd.vt(x))
 
-    def _require_svd(self, name: str) -> SVD:
+    def _svd(self, name: str) -> SVD:
         svd = self.svd()
         if svd is None:
+            kind = type(self).__name__
             raise NotImplementedError(
-                f"{type(self).__name__} was asked for `{name}`: a linear operator defines `svd`, "
-                "or both `adjoint` and `pinv`."
+                f"{kind} has no `{name}`: define `svd`, or both `adjoint` and `pinv`."
             )
         return svd
 
 
-class Pullback(Operator):
-    r"""Creates the operator :math:`A \circ f` on mirror space.
+class Orthonormal(LinearOperator, abc.ABC):
+    r"""Base of the linear operators whose rows are orthonormal, so that all singular values are 1.
+    A subclass defines `forward` and `adjoint`."""
+
+    def svd(self) -> SVD:
+        same = nn.Identity()
+        return SVD(self.std.new_ones(()), self.adjoint, self, same, same, diagonal=True)
+
+
+def check_sides(operator: Operator, sides: Sequence[int], axes: int | None = None) -> None:
+    r"""Raises an `InputError` unless sides are positive.
 
     Arguments:
-        operator: The operator A on data space.
-        mirror: The maps, of which f is used.
+        operator: The operator, which the message names.
+        sides: The sizes of the last axes of a field.
+        axes: The number of axes, if it is fixed.
     """
-
-    def __init__(self, operator: Operator, mirror: Mirror) -> None:
-        super().__init__(operator.std)
-        self.operator, self.mirror = operator, mirror
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operator(self.mirror.inverse(x))
-
-    def field(self, y: Tensor) -> Tensor:
-        return self.operator.field(self.mirror.inverse(y))
-
-    def lift(self, m: Tensor, sigma: float) -> Tensor:
-        return self.mirror(self.operator.lift(m, sigma))
+    if not sides or min(sides) < 1 or (axes and len(sides) != axes):
+        wanted = f"{axes or 'some'} positive sizes, of the last axes"
+        raise InputError(f"{type(operator).__name__} expects {wanted}, got {list(sides)}.")
 
 
-class Residual(Operator):
-    r"""Creates the operator whose measurements are the residuals of a constraint, so that a solver
-    of inverse problems can solve for the constraint alone. Nothing is measured: the residual to
-    solve for is 0, whatever the field.
-
-    Arguments:
-        constraint: The constraint.
-        std: The std of the residual that is tolerated.
-    """
-
-    def __init__(self, constraint: Constraint, std: float = 1.0) -> None:
-        super().__init__(std)
-        self.constraint = constraint
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.constraint.residual(x).flatten(1)
-
-    def measure(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        return torch.zeros_like(self(x))
-
-
-class Quantise(Liftable):
-    r"""Creates the operator that rounds to multiples of a step, as a codec does. It is not linear,
-    and its gradient is 0.
-
-    Arguments:
-        step: The step, in field units.
-        std: The std of the measurement noise, or one for each channel of `(B, C, H, W)`.
-    """
-
-    def __init__(self, step: float, std: float | list[float] = 0.05) -> None:
-        super().__init__(std)
-        if not 0 < step < float("inf"):
-            raise ValueError(f"Quantise expects a positive step, got {step}.")
-        self.step = step
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step * torch.round(x / self.step)
-
-    def pinv(self, m: Tensor) -> Tensor:
-        return m
+def check_fields(operator: Operator, sides: Sequence[int], x: Tensor) -> None:
+    r"""Raises an `InputError` unless the last axes of fields `(B, C, *S)` have the sides."""
+    if list(x.shape[-len(sides) :]) != list(sides):
+        name, shape = type(operator).__name__, tuple(x.shape)
+        raise InputError(f"{name} expects last axes of sizes {list(sides)}, got fields {shape}.")

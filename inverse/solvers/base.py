@@ -1,22 +1,25 @@
 r"""Solvers: samples of a field given a measurement of it.
 
-The loop down the levels exists once, in `mdm.chain`; a solver of that kind says only what one step
-does with the measurement. What a solver costs is known before it runs, and counted while it does.
+The loop down the levels exists once, in `mdm.chain`. A sequential solver says only what one step
+does with the measurement. The cost of a solver is known before it runs, and counted while it runs.
 """
 
-__all__ = ["Cost", "Run", "Sequential", "Solver", "guard", "misfit", "unit"]
+__all__ = ["Cost", "Run", "Sequential", "Solver", "guard", "unit"]
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint
+from constraints import Given
 from mdm import DDIM, Denoiser, Level, Result, Transition, chain, descend
 
-from ..operators import Operator
+from ..operators.base import Operator
+from .misfit import Misfit
+
+State = TypeVar("State")
 
 
 class Cost(NamedTuple):
@@ -32,13 +35,14 @@ class Solver(nn.Module, abc.ABC):
     so that a constraint or a network inside follows the device."""
 
     @abc.abstractmethod
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         operator: Operator,
         m: Tensor,
         shape: Sequence[int],
         seeds: Sequence[int],
+        given: Given | None = None,
     ) -> Result:
         r"""Draws one field for each measurement.
 
@@ -49,21 +53,23 @@ class Solver(nn.Module, abc.ABC):
             shape: The shape `(C, *S)` of one field.
             seeds: One seed per measurement; a sample depends on its own seed and measurement
                 alone.
+            given: The data of each sample, for a constraint that needs them.
         """
 
-    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
-        r"""Does once what all calls share, so that it counts to none of them. Nothing by default;
-        a call does what is still to be done.
+    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> "Solver":
+        r"""Returns the solver after the work that all calls share, so that the work counts to none
+        of them. The solver itself by default.
 
         Arguments:
             denoiser: The prior.
             shape: The shape `(C, *S)` of one field.
         """
+        return self
 
     @abc.abstractmethod
     def cost(self, denoiser: Denoiser) -> Cost:
-        r"""Returns what a call spends on the denoiser, in closed form: exactly, or for a solver
-        that may stop early at most.
+        r"""Returns the cost of a call in closed form: exactly, or an upper bound for a solver that
+        may stop early.
 
         Arguments:
             denoiser: The prior.
@@ -71,21 +77,21 @@ class Solver(nn.Module, abc.ABC):
 
 
 class Run:
-    r"""Creates the state of one call of a sequential solver.
+    r"""Creates the facts of one call of a sequential solver.
 
     Arguments:
         denoiser: The prior.
         operator: The operator.
         m: The measurements, with shape `(B, *M)`.
+        given: The data of each sample.
     """
 
-    def __init__(self, denoiser: Denoiser, operator: Operator, m: Tensor) -> None:
-        self.denoiser, self.operator, self.m = denoiser, operator, m
+    def __init__(
+        self, denoiser: Denoiser, operator: Operator, m: Tensor, given: Given | None = None
+    ) -> None:
+        self.denoiser, self.operator, self.m, self.given = denoiser, operator, m, given
         self.scale = torch.zeros(len(m), device=m.device)
         self.rejected = torch.zeros_like(self.scale, dtype=torch.long)
-        self.unsolved: Tensor | None = None  # what conjugate gradients left of their system
-        self.facts: dict[str, Any] = {}  # of the report
-        self.state: dict[str, Any] = {}  # what a solver keeps from `begin` to the end
 
     def pull(
         self, y_t: Tensor, t: Tensor, functional: Callable[[Tensor], Tensor]
@@ -96,7 +102,7 @@ class Run:
         Arguments:
             y_t: The noisy fields, with shape `(B, C, *S)`.
             t: The time, with shape `()`.
-            functional: From the denoised fields to one number per sample, with shape `(B,)`.
+            functional: The map from the denoised fields to one number per sample, `(B,)`.
         """
         with torch.enable_grad():
             y_t = y_t.detach().requires_grad_()
@@ -104,16 +110,21 @@ class Run:
             (gradient,) = torch.autograd.grad(functional(y_hat).sum(), y_t)
         return y_hat.detach(), gradient
 
+    def slope(self, y_t: Tensor, t: Tensor, loss: Misfit) -> tuple[Tensor, Tensor]:
+        r"""Returns the denoised fields and the gradient of a loss, as `pull` does."""
+        return self.pull(y_t, t, lambda y_hat: loss(self.operator, self.m, y_hat, self.given))
+
     def guard(self, move: Tensor, limit: float = 1e3) -> Tensor:
-        r"""Returns a guidance without that of the samples for which it has blown up, as `guard`
-        decides, and counts them."""
+        r"""Returns the guidance with 0 for the samples for which it has blown up, as `guard`
+        decides, and counts these samples."""
         move, self.scale, bad = guard(move, self.scale, limit)
         self.rejected = self.rejected + bad
         return move
 
 
-class Sequential(Solver, abc.ABC):
-    r"""Base of the solvers that go down a chain of transitions.
+class Sequential(Solver, abc.ABC, Generic[State]):
+    r"""Base of the solvers that go down a chain of transitions, each with a state of its own type,
+    or with None.
 
     A guidance that is not finite, or more than 1000 times its own running scale, is left out for
     that sample at that level, and counted in the report as `rejected`; no sample is ever dropped.
@@ -127,31 +138,36 @@ class Sequential(Solver, abc.ABC):
         self.transition = transition or DDIM()
 
     @abc.abstractmethod
-    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def step(self, run: Run, state: State, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`y_s`, and the same without the noise of the step.
 
         Arguments:
             run: The denoiser, the operator, the measurements, and the guard.
+            state: The state that `begin` has returned.
             y_t: The noisy fields, with shape `(B, C, *S)`.
             level: The times, the coefficients of the transition, and its noise.
         """
 
-    def begin(self, run: Run, shape: Sequence[int]) -> None:
-        r"""Prepares a run, or refuses a denoiser or an operator that do not fit. Nothing by
-        default.
+    def begin(self, run: Run, shape: Sequence[int]) -> State:
+        r"""Returns the state of a run, or refuses a denoiser or an operator that does not fit.
 
         Arguments:
             run: The run.
             shape: The shape `(C, *S)` of one field.
         """
+        return cast(State, None)
 
     def finish(self, run: Run, y: Tensor) -> Tensor:
-        r"""Returns what becomes of the fields after the last step. Nothing by default."""
+        r"""Returns the fields after the last step. The same fields by default."""
         return y
 
+    def report(self, state: State) -> dict[str, Any]:
+        r"""Returns the facts that a state adds to the report of the result. None by default."""
+        return {}
+
     def cost(self, denoiser: Denoiser) -> Cost:
-        r"""Returns the cost of one call and one product a step; a step that spends otherwise says
-        so itself."""
+        r"""Returns one call and one product a step. A solver that spends otherwise overrides
+        it."""
         steps = len(self.levels(denoiser))
         return Cost(steps, steps)
 
@@ -159,73 +175,31 @@ class Sequential(Solver, abc.ABC):
         r"""Returns the levels of the chain, without seeds."""
         return list(descend(self.transition, denoiser.schedule, ()))
 
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         operator: Operator,
         m: Tensor,
         shape: Sequence[int],
         seeds: Sequence[int],
+        given: Given | None = None,
     ) -> Result:
         with torch.inference_mode(False), torch.no_grad():
             # a normal tensor, also where the caller is in inference mode
-            run = Run(denoiser, operator, m.to(denoiser.like, copy=True))
-            self.begin(run, shape)
+            run = Run(denoiser, operator, m.to(denoiser.like, copy=True), given)
+            state = self.begin(run, shape)
             origin = None
             if self.transition.start < 1:
-                first = next(descend(self.transition, denoiser.schedule, ()))
-                origin = operator.lift(run.m, first.sigma_t / first.alpha_t)
+                level = next(descend(self.transition, denoiser.schedule, ()))
+                origin = operator.guess(run.m, level.sigma_t / level.alpha_t)
 
             def advance(y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-                return self.step(run, y_t, level)
+                return self.step(run, state, y_t, level)
 
             result = chain(self.transition, denoiser, shape, seeds, advance, origin)
             mean = self.finish(run, result.y)
             y = mean if result.noisy is result.y else self.finish(run, result.noisy)
-        facts = run.facts | {"rejected": run.rejected.tolist()}
-        facts |= {} if run.unsolved is None else {"unsolved": run.unsolved.tolist()}
-        return Result(mean, y, facts)
-
-
-def misfit(
-    operator: Operator,
-    m: Tensor,
-    y_hat: Tensor,
-    constraint: Constraint | None = None,
-    weight: float = 1.0,
-    whiten: bool = True,
-    power: int = 1,
-) -> Tensor:
-    r"""Returns the loss that guides the solvers without a likelihood of their own,
-
-    .. math:: \tfrac1p \| (m - A(\hat y)) / \text{std} \|_2^p + w\, \ell(\hat x),
-
-    with the norm of each sample's own misfit and the field :math:`\hat x` in data space that
-    belongs to :math:`\hat y`. The gradient of the norm (p = 1) keeps its length as the misfit
-    shrinks, that of its square (p = 2) is the one of a Gaussian likelihood.
-
-    Arguments:
-        operator: The operator.
-        m: The measurements, with shape `(B, *M)`.
-        y_hat: The denoised fields, with shape `(B, C, *S)`.
-        constraint: The constraint that also guides, if any.
-        weight: The weight w of its distance.
-        whiten: Whether the misfit is divided by the std, where that is not 0.
-        power: The power p, 1 or 2.
-
-    Returns:
-        The losses, with shape `(B,)`.
-    """
-    residual = m - operator(y_hat)
-    if whiten:
-        residual = residual / torch.where(operator.std > 0, operator.std, 1)
-    if power == 2:
-        loss = residual.square().flatten(1).sum(dim=1) / 2
-    else:
-        loss = torch.linalg.vector_norm(residual.flatten(1), dim=1)
-    if constraint is not None:
-        loss = loss + weight * constraint(operator.field(y_hat))
-    return loss
+        return Result(mean, y, {**self.report(state), "rejected": run.rejected.tolist()})
 
 
 def unit(v: Tensor) -> Tensor:
@@ -234,8 +208,8 @@ def unit(v: Tensor) -> Tensor:
     Arguments:
         v: The fields, with shape `(B, *)`.
     """
-    norm = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.ndim - 1))
-    return v / (norm + 1e-8)
+    norm: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
+    return v / (norm.reshape(-1, *[1] * (v.ndim - 1)) + 1e-8)
 
 
 def guard(move: Tensor, scale: Tensor, limit: float = 1e3) -> tuple[Tensor, Tensor, Tensor]:
@@ -243,18 +217,18 @@ def guard(move: Tensor, scale: Tensor, limit: float = 1e3) -> tuple[Tensor, Tens
 
     Arguments:
         move: The guidance, with shape `(B, C, *S)`.
-        scale: The running scale of its norm for each sample, 0 before the first, with shape
-            `(B,)`.
+        scale: The running scale of its norm for each sample, with shape `(B,)`; 0 at the
+            beginning.
         limit: How many times its scale a guidance may be; infinite where it is normalised.
 
     Returns:
-        The guidance with those samples at 0, the new scale, and which samples they are, `(B,)`.
+        The guidance with 0 for those samples, the new scale, and which samples they are, `(B,)`.
     """
     norm = torch.linalg.vector_norm(move.flatten(1), dim=1).to(scale)
     finite, known = torch.isfinite(norm), scale > 0
     bad = ~finite | (known & (norm > limit * scale))
     mask = bad.reshape(-1, *[1] * (move.ndim - 1))
-    # what is too large counts as just allowed, so that a guidance that stays large is let in again
+    # a norm above the limit counts as the limit, so that a guidance that stays large is let in
     counted = torch.where(bad, limit * scale, norm)
     fresh = torch.where(known, 0.9 * scale + 0.1 * counted, norm)
     return torch.where(mask, 0, move), torch.where(finite, fresh, scale), bad

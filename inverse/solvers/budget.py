@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-from constraints import InputError, generator
+from constraints import InputError, check_range, generator
 from mdm import FlowSchedule, Level, Schedule
 
 
@@ -41,7 +41,7 @@ class ConstantBudget(TrustBudget):
     """
 
     def __init__(self, inner: int = 4) -> None:
-        _check(self, inner)
+        check_range(self, "[0, inf)", inner=inner)
         self.inner = inner
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -59,15 +59,15 @@ class LinearBudget(TrustBudget):
     """
 
     def __init__(self, start: int = 1, end: int = 8) -> None:
-        _check(self, start, end)
+        check_range(self, "[0, inf)", start=start, end=end)
         self.start, self.end = start, end
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
         del schedule
         wider = math.copysign(0.5, self.end - self.start)
         line = _line(self.start - wider, self.end + wider, levels)
-        low, high = sorted((self.start, self.end))
-        return [min(max(round(v), low), high) for v in line] + [0]
+        least, most = sorted((self.start, self.end))
+        return [min(max(round(v), least), most) for v in line] + [0]
 
 
 class StochasticLinearBudget(TrustBudget):
@@ -82,7 +82,7 @@ class StochasticLinearBudget(TrustBudget):
     """
 
     def __init__(self, start: float = 0.0, end: float = 8.0, seed: int = 0) -> None:
-        _check(self, start, end)
+        check_range(self, "[0, inf)", start=start, end=end)
         self.start, self.end, self.seed = start, end, seed
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -96,7 +96,7 @@ class InverseBetaBudget(TrustBudget):
     calls are as many as given on average.
 
     Arguments:
-        calls: The number of calls of the denoiser, those of the chain included.
+        calls: The number of calls of the denoiser, the calls of the chain included.
         seed: The seed of the draws.
     """
 
@@ -105,14 +105,11 @@ class InverseBetaBudget(TrustBudget):
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
         if isinstance(schedule, FlowSchedule):
-            raise InputError(
-                "InverseBetaBudget needs a diffusion schedule, whose rate is finite, got a "
-                "FlowSchedule: use StochasticLinearBudget."
-            )
+            raise InputError("A FlowSchedule has no finite rate: use StochasticLinearBudget.")
         if self.calls < len(levels):
             raise InputError(
-                f"InverseBetaBudget expects at least the {len(levels)} calls of the chain itself, "
-                f"got {self.calls}: give more calls, or fewer steps."
+                f"InverseBetaBudget expects at least the {len(levels)} calls of the chain, got "
+                f"{self.calls}: give more calls, or fewer steps."
             )
         times = torch.stack([level.t for level in levels[:-1]])
         inverse = -schedule(times)[0] / schedule.slopes(times)[0]
@@ -130,14 +127,6 @@ def stochastic_round(value: float, *key: int | str) -> int:
     draw = torch.rand((), generator=generator("round", *key), dtype=torch.float64)
     floor = math.floor(value)
     return floor + int(float(draw) < value - floor)
-
-
-def _check(budget: TrustBudget, *numbers: float) -> None:
-    if min(numbers) < 0:
-        raise ValueError(
-            f"{type(budget).__name__} expects numbers of steps that are not negative, got "
-            f"{', '.join(map(str, numbers))}."
-        )
 
 
 def _line(start: float, end: float, levels: Sequence[Level]) -> list[float]:

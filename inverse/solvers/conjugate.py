@@ -1,19 +1,19 @@
-r"""What the linear part of a guided probability flow does over one step, integrated exactly.
+r"""The linear part of a guided probability flow over one step, integrated exactly.
 
 With the residual :math:`d = A^+ m - P \hat x` (for noise, weighted by :math:`p_i`) and the assumed
 variance :math:`r_t^2 = \sigma_t^2 / (\alpha_t^2 + \sigma_t^2)` of the clean field, PiGDM adds
 :math:`w_t r_t^{-2} J^T d` to the score, J being the Jacobian of the denoised field. Write
 :math:`w_t = w\, \omega_t r_t^2 \alpha_t^2`. Three weightings are in use:
 
-- `conjugate`, :math:`\omega = 1`, that of C-PiGDM and C-PiGFM;
-- `pigdm`, :math:`\omega = 1 / \alpha^2`, that of PiGDM for diffusions;
+- `conjugate`, :math:`\omega = 1`: C-PiGDM and C-PiGFM;
+- `pigdm`, :math:`\omega = 1 / \alpha^2`: PiGDM for diffusions;
 - `bayes`, :math:`\omega = 1 / (r^2 \alpha^2)`: w = 1 is Bayes' rule for a clean field of that
   variance, and PiGDM for flows.
 
-The flow is linear in the noisy field but for the network. What is frozen during a step is the
-predicted noise for a diffusion, :math:`\varphi = (x_t - \alpha_t \hat x) / \sigma_t` and
+The flow is linear in the noisy field but for the network. A step freezes the predicted noise for
+a diffusion, :math:`\varphi = (x_t - \alpha_t \hat x) / \sigma_t` and
 :math:`x_t = c\,(\hat x + a \varphi)` with :math:`c = \alpha`, :math:`a = \sigma / \alpha`; for a
-straight flow it is the velocity, :math:`\varphi = (x_t - \hat x) / \sigma_t`, :math:`c = 1`,
+straight flow it freezes the velocity, :math:`\varphi = (x_t - \hat x) / \sigma_t`, :math:`c = 1`,
 :math:`a = \sigma`. In both cases :math:`c J^T d = d - \sigma\, g`, :math:`g = (\partial \varphi /
 \partial x)^T d`, and a clean field relaxes towards the measurement at the rate
 
@@ -61,14 +61,14 @@ class Increments(NamedTuple):
     :math:`x_s / c_s`.
 
     Arguments:
-        clean: That of the denoised field.
-        lift: That of the lifted measurement.
-        frozen: That of :math:`\varphi`.
-        jacobian: That of g.
+        clean: The coefficient of the denoised field.
+        pinv: The coefficient of the pseudo-inverse of the measurement, :math:`A^+ m`.
+        frozen: The coefficient of :math:`\varphi`.
+        jacobian: The coefficient of g.
     """
 
     clean: Tensor
-    lift: Tensor
+    pinv: Tensor
     frozen: Tensor
     jacobian: Tensor
 
@@ -170,7 +170,7 @@ def increments(
         damping: The variances :math:`\text{std}^2 / s_i^2`, with shape `(r,)`.
 
     Returns:
-        Those of the measured directions, each with shape `(r,)`, and of the others, `()`.
+        The increments of the measured directions, each with shape `(r,)`, and of the others, `()`.
     """
     _check_finite(schedule, weighting, w, t, s)
     u, width, integrate = _nodes(t, s)
@@ -196,9 +196,9 @@ def increments(
         return a_s + (carry - first) * rho * a_t + drift
 
     one = torch.ones_like(t)
-    lift = 1 - rho if lam == 0 else (flat * decay * rate).sum(dim=(1, 2))
+    pinv = 1 - rho if lam == 0 else (flat * decay * rate).sum(dim=(1, 2))
     measured = Increments(
-        carry * rho, lift, frozen(decay, rho), -(flat * decay * base * sigma).sum(dim=(1, 2))
+        carry * rho, pinv, frozen(decay, rho), -(flat * decay * base * sigma).sum(dim=(1, 2))
     )
     other = Increments(
         carry * one,
@@ -233,12 +233,12 @@ def _nodes(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     and weights, with shape `(panels, nodes)`, and matrices that integrate from the lower end of a
     panel to each of its nodes, with shape `(panels, nodes, nodes)`."""
     x, weight, matrix = _legendre(NODES)
-    low, high = s.sqrt(), t.sqrt()
-    edges = low + (high - low) * 0.5 ** torch.arange(PANELS + 1, dtype=torch.float64)
-    edges = torch.cat([edges[:-1], low[None]])
-    half = ((edges[:-1] - edges[1:]) / 2)[:, None]
-    v = edges[1:, None] + half * (1 + x)
-    slope = 2 * v * half  # of the time in the node
+    root_s, root_t = s.sqrt(), t.sqrt()
+    edges = root_s + (root_t - root_s) * 0.5 ** torch.arange(PANELS + 1, dtype=torch.float64)
+    edges = torch.cat([edges[:-1], root_s[None]])
+    radius = ((edges[:-1] - edges[1:]) / 2)[:, None]
+    v = edges[1:, None] + radius * (1 + x)
+    slope = 2 * v * radius  # of the time in the node
     return v**2, slope * weight, matrix * slope[:, None, :]
 
 

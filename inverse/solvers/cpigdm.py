@@ -9,7 +9,7 @@ from mdm import Level, Transition
 
 from .base import Run
 from .conjugate import Weighting, carrier, increments, variance
-from .pigdm import Pseudoinverse, lifted_residual
+from .pseudoinverse import Pseudoinverse, PseudoinverseState
 
 
 class CPiGDM(Pseudoinverse):
@@ -54,41 +54,42 @@ class CPiGDM(Pseudoinverse):
         super().__init__(project, iterations, transition)
         self.weight, self.weighting, self.lam = weight, weighting, lam
 
-    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        schedule, spectrum = run.denoiser.schedule, run.state["spectrum"]
-        damping = torch.zeros(1).double() if spectrum is None else spectrum.damping
+    def step(
+        self, run: Run, state: PseudoinverseState, y_t: Tensor, level: Level
+    ) -> tuple[Tensor, Tensor]:
+        schedule, directions = run.denoiser.schedule, state.directions
         options = (self.weighting, self.weight, self.lam, level.t, level.s)
-        measured, other = increments(schedule, *options, damping)
+        measured, other = increments(schedule, *options, state.damping)
         c_t, c_s = (float(carrier(schedule, v)) for v in (level.t, level.s))
         d = torch.zeros_like(y_t)
 
         def along(y_hat: Tensor) -> Tensor:
             nonlocal d
             x = y_hat.detach()
-            if spectrum is None:
-                d = lifted_residual(run, x, level, self.iterations)
+            if directions is None:
+                d = self.correction(run, state, x, level)
             else:
                 r2 = variance(schedule, level.t)
-                z = spectrum.svd.lift(run.m) - spectrum.svd.vt(x)
-                d = spectrum.svd.v(spectrum.spread(r2 / (r2 + damping), z) * z)
+                z = directions.svd.coefficients(run.m) - directions.svd.vt(x)
+                d = directions.svd.v(directions.gains(r2 / (r2 + state.damping), z) * z)
             return (y_hat * d).flatten(1).sum(dim=1)
 
         y_hat, gradient = run.pull(y_t, level.t, along)
         frozen = (y_t - c_t * y_hat) / level.sigma_t
         g = (d - c_t * gradient) / level.sigma_t
-        if spectrum is None:
-            move = float(measured.lift) * d + float(measured.jacobian) * g
+        if directions is None:
+            move = float(measured.pinv) * d + float(measured.jacobian) * g
         else:
-            svd, lift = spectrum.svd, spectrum.svd.lift(run.m)
-            z = spectrum.spread(measured.lift, lift) * lift
+            svd, target = directions.svd, directions.svd.coefficients(run.m)
+            z = directions.gains(measured.pinv, target) * target
             for field, ours, others in (
                 (y_hat, measured.clean, other.clean),
                 (frozen, measured.frozen, other.frozen),
                 (g, measured.jacobian, other.jacobian),
             ):
-                z = z + spectrum.spread(ours - others, lift) * svd.vt(field)
+                z = z + directions.gains(ours - others, target) * svd.vt(field)
             move = svd.v(z) + float(other.jacobian) * g
-        # what λ changes of the free step: nothing where it is 0
+        # the change of the free step by λ: nothing where λ is 0
         a_s = level.sigma_s / c_s
         drift = (float(other.clean) - 1) * y_hat + (float(other.frozen) - a_s) * frozen
         return level.land(level.mean(y_hat, y_t) + c_s * (drift + run.guard(move)))

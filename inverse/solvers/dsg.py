@@ -6,21 +6,22 @@ import math
 
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Constraint, check_range
 from mdm import Denoiser, Level, Transition
 
-from .base import Cost, Run, Sequential, misfit, unit
+from .base import Cost, Run, Sequential, unit
+from .misfit import Misfit
 
 
-class DSG(Sequential):
+class DSG(Sequential[None]):
     r"""Creates diffusion with spherical Gaussian constraint: the noise of a step is turned towards
-    descent on the sphere where it lives anyway. With the gradient G of the misfit,
+    descent on the sphere on which noise lies anyway. With the gradient G of a `Misfit`,
 
     .. math::
         y_s = \mu + r \frac{v}{\|v\|}, \quad v = \text{std}\, \epsilon + \gamma \left( - r
         \frac{G}{\|G\|} - \text{std}\, \epsilon \right), \quad r = \sqrt{n}\, \text{std},
 
-    with n the number of entries of a field. A step without noise, as the last one of `DDIM`, is
+    with n the number of entries of a field. A step without noise, as the last step of `DDIM`, is
     not guided.
 
     References:
@@ -29,9 +30,9 @@ class DSG(Sequential):
 
     Arguments:
         gamma: The share :math:`\gamma` of the descent in the direction, in [0, 1].
-        interval: Every which step is guided; the others are plain.
+        interval: The number of steps from one guided step to the next.
         constraint: The constraint that also guides, if any.
-        weight: The weight of its distance.
+        weight: The weight of the distance to the constraint.
         transition: The transitions; 100 ancestral steps, `DDIM()`, if missing.
     """
 
@@ -44,26 +45,19 @@ class DSG(Sequential):
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
-        if not 0 <= gamma <= 1 or interval < 1:
-            raise ValueError(
-                f"DSG expects gamma in [0, 1] and an interval of at least 1, got {gamma} and "
-                f"{interval}."
-            )
+        check_range(self, "[0, 1]", gamma=gamma)
+        check_range(self, "[1, inf)", interval=interval)
         self.gamma, self.interval = gamma, interval
-        self.constraint, self.weight = constraint, weight
+        self.loss = Misfit(constraint, weight)
 
     def guided(self, level: Level) -> bool:
         r"""Returns whether a level is guided."""
         return level.step.std > 0 and level.k % self.interval == 0
 
-    def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def step(self, run: Run, state: None, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         if not self.guided(level):
             return level.land(level.mean(run.denoiser(y_t, level.t.to(y_t)), y_t))
-
-        def loss(y_hat: Tensor) -> Tensor:
-            return misfit(run.operator, run.m, y_hat, self.constraint, self.weight)
-
-        y_hat, gradient = run.pull(y_t, level.t, loss)
+        y_hat, gradient = run.slope(y_t, level.t, self.loss)
         mean = level.mean(y_hat, y_t)
         radius = math.sqrt(y_t[0].numel()) * level.step.std
         descent = -radius * unit(run.guard(gradient, limit=math.inf))

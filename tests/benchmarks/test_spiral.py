@@ -79,6 +79,6 @@ def test_calls_of_a_sample_by_itself() -> None:
     # a bound that is never kept costs each level the call that finds it out
     bench = spiral.Bench(points(), Spiral())
     for bound, wanted in ((1e-9, 5 + 4), (1e9, 5 + 4 * 3)):
-        solver = spiral.Counted(ConstantBudget(3), bound=bound, transition=DDIM(5))
+        solver = Trust(ConstantBudget(3), bound=bound, transition=DDIM(5))
         _, cost, report = bench.solve("line", solver, [1, 2, 3])
         assert report["needed"] == [wanted] * 3 and cost["calls"] == wanted

@@ -31,13 +31,14 @@ class Echo(Solver):
         super().__init__()
         self.asked: dict[int, Tensor] = {}
 
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         operator: Operator,
         m: Tensor,
         shape: Sequence[int],
         seeds: Sequence[int],
+        given: Any = None,
     ) -> Result:
         self.asked |= dict(zip(seeds, m, strict=True))
         y = m.new_zeros(len(m), *shape)

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from constraints import Burgers, InputError, derive_seed
-from inverse import DPS, ConstantBudget, Cost, CPiGDM, Inverse, Operator, Select, Solver, Trust
+from inverse import (
+    DPS,
+    Bound,
+    ConstantBudget,
+    Cost,
+    CPiGDM,
+    Inverse,
+    Operator,
+    Select,
+    Solver,
+    Trust,
+)
 from mdm import DDIM, Denoiser, Result
 from namm import IdentityMirror
 from tests.inverse.answers import Late
@@ -43,18 +54,20 @@ class Notebook(Solver):
         for name in ("m", "y"):
             (folder / name).mkdir(parents=True)
 
-    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
-        self.solver.prepare(denoiser, shape)
+    def prepare(self, denoiser: Denoiser, shape: Sequence[int]) -> Solver:
+        self.solver = self.solver.prepare(denoiser, shape)
+        return self
 
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         operator: Operator,
         m: Tensor,
         shape: Sequence[int],
         seeds: Sequence[int],
+        given: Any = None,
     ) -> Result:
-        result = self.solver(denoiser, operator, m, shape, seeds)
+        result = self.solver(denoiser, operator, m, shape, seeds, given)
         record(self.folder / "m", seeds, Result(m, m))
         record(self.folder / "y", seeds, result)
         return result
@@ -154,8 +167,8 @@ def test_few_test_fields_are_refused_before_any_is_measured(tmp_path: Path) -> N
 
 def test_estimate_of_a_bound_is_no_cost_of_a_sample(tmp_path: Path) -> None:
     flops = []
-    for name, bound in (("a", None), ("b", 1.0)):
-        solver = Trust(ConstantBudget(2), quantile=bound, transition=DDIM(3))
+    for name, bound in (("a", None), ("b", Bound(1.0))):
+        solver = Trust(ConstantBudget(2), bound=bound, transition=DDIM(3))
         found, _, _ = evaluate(tmp_path / name, solver)
         flops.append(pick(found, metric="chi2")[0]["flops"])
     # one that stops a sample spares it something

@@ -65,15 +65,15 @@ def test_pseudo_inverse_and_projector(name: str, dtype: torch.dtype) -> None:
     m = operator(x)
     w = draw(*m.shape, dtype=dtype, seed=2)
     assert m.dtype == operator.adjoint(w).dtype == operator.pinv(w).dtype == dtype
-    assert operator.pinv(w).shape == operator.project(x).shape == x.shape
+    assert operator.pinv(w).shape == operator.visible(x).shape == x.shape
 
     inner = [(a * b).flatten(1).sum(1) for a, b in ((m, w), (x, operator.adjoint(w)))]
     close(inner[0], inner[1], 10 * tolerance)
     close(operator(operator.pinv(m)), m, tolerance)
-    p = operator.project(x)
-    close(operator.project(p), p, tolerance)
+    p = operator.visible(x)
+    close(operator.visible(p), p, tolerance)
     close(operator(p), m, tolerance)
-    inner = [(a * b).flatten(1).sum(1) for a, b in ((p, other), (x, operator.project(other)))]
+    inner = [(a * b).flatten(1).sum(1) for a, b in ((p, other), (x, operator.visible(other)))]
     close(inner[0], inner[1], 10 * tolerance)
 
 
@@ -86,7 +86,7 @@ def test_maps_are_those_of_the_dense_matrix(name: str) -> None:
     close(dense(operator.adjoint, m_shape), a.T, 1e-12)
     plus = torch.linalg.pinv(a, rtol=1e-9)
     close(dense(operator.pinv, m_shape), plus, 1e-10 * float(plus.abs().max()))
-    close(dense(operator.project, shape), plus @ a, 1e-10)
+    close(dense(operator.visible, shape), plus @ a, 1e-10)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -122,22 +122,21 @@ def test_first_guess_leaves_out_what_is_mostly_noise(name: str) -> None:
     told = torch.where(s >= 0.3 / 0.5, 1 / s, 0.0)  # no singular value is 0.6 here
     m = draw(3, *operator(torch.zeros(1, *shape).double()).shape[1:])
     expected = m.flatten(1) @ u * told @ vt
-    close(operator.lift(m, 0.5).flatten(1), expected, 1e-10)
+    close(operator.guess(m, 0.5).flatten(1), expected, 1e-10)
 
     operator.std.zero_()
-    close(operator.lift(m, 0.5), operator.pinv(m), 1e-10)
+    close(operator.guess(m, 0.5), operator.pinv(m), 1e-10)
 
 
 def test_first_guess_knows_the_noise_of_each_channel() -> None:
-    m = draw(3, 2, 5, 2)
-    guess = Select(-1, [4, 0], 6, std=[0.1, 2.0]).lift(m, 1.0)
+    m, std = draw(3, 2, 5, 2), torch.tensor([0.1, 2.0])[:, None, None]
+    guess = Select(-1, [4, 0], 6, std=std).guess(m, 1.0)
     close(guess[:, 0, :, [4, 0]], m[:, 0], 0)
     assert not guess[:, 1].any()
     # the directions of a blur may hold the noise of all channels
     m = draw(3, 2, 8, 6)
-    close(
-        Blur(1.0, [8, 6], std=[0.1, 0.3]).lift(m, 1.0), Blur(1.0, [8, 6], std=0.3).lift(m, 1.0), 0
-    )
+    std = torch.tensor([0.1, 0.3])[:, None, None]
+    close(Blur(1.0, [8, 6], std=std).guess(m, 1.0), Blur(1.0, [8, 6], std=0.3).guess(m, 1.0), 0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -260,12 +259,12 @@ def test_fourier_measures_what_it_says() -> None:
     # the lowest frequencies alone: an ideal low-pass filter
     lowest = Fourier([h, w], 0.0, low)
     smooth = torch.fft.ifft2(torch.where(radius <= low, spectrum, 0), norm="ortho").real
-    close(lowest.project(x), smooth, 1e-12)
+    close(lowest.visible(x), smooth, 1e-12)
     assert len(lowest(x)[0, 0]) == int((radius <= low).sum())
 
     # some more: whole coefficients, the lowest among them, with the energy of the measurement
     more = Fourier([h, w], 0.5, low, seed=1)
-    found = torch.fft.fft2(more.project(x), norm="ortho")[0, 0]
+    found = torch.fft.fft2(more.visible(x), norm="ortho")[0, 0]
     kept = found.abs() > 1e-9
     assert kept[radius <= low].all()
     close(found[kept], spectrum[0, 0][kept], 1e-12)

@@ -36,7 +36,7 @@ def test_positions_are_kept_in_order() -> None:
 
 @pytest.mark.parametrize("index", [[], 0, [0, 8], [-1], [1, 1], 9])
 def test_positions_that_are_not_there_are_refused(index: Any) -> None:
-    with pytest.raises(ValueError, match=r"Select.*\b7\b"):
+    with pytest.raises(ValueError, match=r"Select.*\b8\b"):
         Select(-1, index, 8)
 
 

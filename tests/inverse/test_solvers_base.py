@@ -14,6 +14,7 @@ from inverse import (
     DPS,
     DSG,
     LGDMC,
+    Bound,
     ConstantBudget,
     Cost,
     CPiGDM,
@@ -61,8 +62,7 @@ SOLVERS: dict[str, Sequential] = {
     "Trust bounded": Trust(
         ConstantBudget(2),
         0.1,
-        quantile=0.9,
-        bound_samples=8,
+        Bound(0.9, 8),
         constraint=Burgers(),
         transition=GRID,
     ),
@@ -125,7 +125,7 @@ COSTS: list[tuple[Sequential, Cost]] = [
     (LGDMC(4, transition=DDIM(7)), Cost(7, 7)),
     (Trust(transition=DDIM(7)), Cost(7 + 24, 24)),
     (Trust(ConstantBudget(0), transition=DDIM(7)), Cost(7, 0)),
-    (Trust(ConstantBudget(2), quantile=1.0, transition=DDIM(7)), Cost(7 + 12 + 14, 12)),
+    (Trust(ConstantBudget(2), bound=Bound(1.0), transition=DDIM(7)), Cost(7 + 12 + 14, 12)),
     (Trust(LinearBudget(1, 4), transition=DDIM(200)), Cost(696, 496)),
     (Trust(LinearBudget(1, 8), transition=DDIM(200)), Cost(1092, 892)),
     (PiGDM(transition=DDIM(7, 0.0)), Cost(7, 7)),
@@ -142,13 +142,11 @@ COSTS: list[tuple[Sequential, Cost]] = [
 def test_cost_is_known_before_and_counted_after(solver: Sequential, cost: Cost) -> None:
     operator, _, m = projection()
     denoiser = mixture()
-    if isinstance(solver, Trust) and solver.quantile is not None:
-        # a bound that stops nobody
-        solver.estimate(denoiser, SHAPE)
+    prepared = solver.prepare(denoiser, SHAPE)
+    if isinstance(prepared, Trust) and prepared is not solver:
         assert denoiser.calls == 14
-        assert solver._estimated is not None
-        solver._estimated = (*solver._estimated[:2], [math.inf] * 7)
-    solver(denoiser, operator, m, SHAPE, SEEDS)
+        prepared.bound = [math.inf] * 7  # a bound that stops nobody
+    prepared(denoiser, operator, m, SHAPE, SEEDS)
 
     assert Cost(denoiser.calls, denoiser.vjps) == solver.cost(denoiser) == cost
 
@@ -163,13 +161,14 @@ class Parade(Solver):
         for name in SOLVERS:
             (folder / name).mkdir(parents=True)
 
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         operator: Operator,
         m: Tensor,
         shape: Sequence[int],
         seeds: Sequence[int],
+        given: Any = None,
     ) -> Result:
         for name, solver in self.solvers.items():
             result = solver(denoiser, operator, m, shape, seeds)
@@ -212,11 +211,10 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: DSG(gamma=1.5), r"gamma.*1\.5"),
     (lambda: DSG(gamma=-0.1), r"gamma.*-0\.1"),
     (lambda: DSG(interval=0), r"interval.*\b0\b"),
-    (lambda: Trust(bound=3.0, quantile=0.9), r"bound.*quantile"),
-    (lambda: Trust(quantile=0.9, transition=DDIM(start=0.4)), r"0\.4"),
-    (lambda: Trust(quantile=0.0), r"quantile.*\b0"),
+    (lambda: Trust(bound=Bound(0.9), transition=DDIM(start=0.4)), r"0\.4"),
+    (lambda: Bound(0.0), r"quantile.*\b0"),
     (lambda: CosineSchedule(1.0), r"CosineSchedule.*1\.0"),
-    (lambda: Trust(quantile=1.5), r"quantile.*1\.5"),
+    (lambda: Bound(1.5), r"quantile.*1\.5"),
 ]
 
 
@@ -253,7 +251,7 @@ def test_precision_is_that_of_the_denoiser(kind: Any, start: float) -> None:
 
 
 @pytest.mark.parametrize("kind", [DPS, DSG, LGDMC, Trust, PiGDM, CPiGDM])
-def test_start_from_a_guess_is_the_lift_with_noise(kind: Any) -> None:
+def test_start_from_a_guess_is_the_pseudo_inverse_with_noise(kind: Any) -> None:
     """With one step and no guidance, the answer is the denoised start."""
 
     operator = Downsample(4, [-1], STD).double()

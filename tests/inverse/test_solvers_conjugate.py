@@ -42,7 +42,7 @@ def transformed(lam: float, w: float, t: float, s: float) -> list[float]:
     inside = mu(s) ** w * math.exp(lam * s)
     outside = math.exp(lam * s)
     return [
-        inside * float(ours.lift),
+        inside * float(ours.pinv),
         outside * float(other.frozen - other.clean * a),
         inside * float(ours.frozen - ours.clean * a),
         outside * float(other.jacobian),

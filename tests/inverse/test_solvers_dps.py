@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from constraints import Burgers, Distance, Given, noise
-from inverse import DPS, Pullback, Run, Select
+from inverse import DPS, DSG, Pullback, Run, Select
 from mdm import DDIM, Ancestral, ChainSampler, GaussianDenoiser, Level, Step, descend
 from namm import IdentityMirror
 from tests.inverse.answers import TRANSITIONS, measured, solve
@@ -47,7 +47,7 @@ def test_guidance_is_the_gradient_of_its_loss(constrained: bool, mirrored: bool)
 
     # a transition of which only the move of the guidance is left
     level = Level(0, t, 0 * t, Step(0.0, 0.0, 0.0), 1.0, 1.0, 1.0, 0.0, [0, 1])
-    _, move = solver.step(Run(denoiser, operator, m), y_t.clone(), level)
+    _, move = solver.step(Run(denoiser, operator, m), None, y_t.clone(), level)
     h = 1e-5 * torch.eye(24, dtype=torch.float64).reshape(24, 1, 6, 4)
     with torch.no_grad():
         for k in range(2):
@@ -137,8 +137,8 @@ def test_options_of_dps_have_their_closed_forms(whiten: bool, power: int) -> Non
     solver = DPS(0.07, whiten=whiten, power=power)
     level = list(descend(DDIM(10), denoiser.schedule, SEEDS))[6]
     x = noise([(seed,) for seed in SEEDS], SHAPE, m)
-    _, guided = solver.step(Run(denoiser, operator, m), x, level)
-    _, plain = DPS(0.0).step(Run(denoiser, operator, m), x, level)
+    _, guided = solver.step(Run(denoiser, operator, m), None, x, level)
+    _, plain = DPS(0.0).step(Run(denoiser, operator, m), None, x, level)
 
     alpha, sigma = level.alpha_t, level.sigma_t
     cov = denoiser.cov
@@ -148,3 +148,26 @@ def test_options_of_dps_have_their_closed_forms(whiten: bool, power: int) -> Non
     if power == 1:
         gradient = gradient / (r / std).norm(dim=1, keepdim=True)
     torch.testing.assert_close((guided - plain).flatten(1), -0.07 * gradient, rtol=0, atol=1e-12)
+
+
+class Counting(IdentityMirror):
+    """The identity, which counts its inverse passes."""
+
+    passes = 0
+
+    def inverse(self, y: Tensor) -> Tensor:
+        self.passes += 1
+        return y
+
+
+@pytest.mark.parametrize("constraint", [None, Burgers()])
+def test_each_step_takes_one_inverse_pass(constraint: Burgers | None) -> None:
+    select, mirror = Select(-1, 2, 4), Counting()
+    m = torch.zeros(2, 1, 3, 2, dtype=torch.float64)
+    for solver in (DPS(0.05, constraint, transition=DDIM(4)), DSG(1.0, 1, constraint)):
+        mirror.passes = 0
+        solver.transition = DDIM(4)
+        denoiser = gaussian()
+        found = solver(denoiser, Pullback(select, mirror), m, (1, 3, 4), [0, 1])
+        assert mirror.passes == denoiser.vjps > 0
+        assert torch.equal(found.y, solver(denoiser, select, m, (1, 3, 4), [0, 1]).y)

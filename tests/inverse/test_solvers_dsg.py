@@ -58,7 +58,7 @@ def test_guided_step_of_dsg_lands_on_its_sphere(transition: DDIM) -> None:
     for level in descend(transition, denoiser.schedule, SEEDS):
         radius = torch.full((4,), 4 * level.step.std).double()
         for gamma in (0.0, 0.4, 1.0):
-            y_s, mean = DSG(gamma).step(Run(denoiser, operator, m), y, level)
+            y_s, mean = DSG(gamma).step(Run(denoiser, operator, m), None, y, level)
             # 1e-8 keeps a zero from being divided by
             torch.testing.assert_close(per_sample(y_s - mean).flatten(), radius, rtol=1e-5, atol=0)
             if gamma == 0 and level.step.std:
@@ -67,7 +67,7 @@ def test_guided_step_of_dsg_lands_on_its_sphere(transition: DDIM) -> None:
                 torch.testing.assert_close(y_s, random, rtol=0, atol=1e-6)
             if gamma == 0.4:
                 # nothing to descend: a random point of the sphere
-                y_s, mean = DSG(gamma).step(Run(denoiser, zero, 0 * m[:, 0, :1]), y, level)
+                y_s, mean = DSG(gamma).step(Run(denoiser, zero, 0 * m[:, 0, :1]), None, y, level)
                 torch.testing.assert_close(
                     per_sample(y_s - mean).flatten(), radius, rtol=1e-5, atol=0
                 )

@@ -7,8 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Constraint
-from inverse import DPS, Cost, Operator, Pullback, Run, Select, Sequential, guard
+from constraints import Burgers, Constraint, Given
+from inverse import (
+    DPS,
+    DSG,
+    LGDMC,
+    ConstantBudget,
+    Cost,
+    Operator,
+    PiGDM,
+    Pullback,
+    Residual,
+    Run,
+    Select,
+    Sequential,
+    Trust,
+    guard,
+)
 from mdm import DDIM, Ancestral, ChainSampler, Denoiser, Level, Transition
 from tests.inverse.answers import TRANSITIONS, Late, measured, solve
 from tests.problems import Affine, gaussian, tiny_denoiser, tiny_mirror
@@ -159,10 +174,10 @@ def test_exact_fit_has_no_guidance() -> None:
 
 
 def test_other_guidance_shares_the_loop() -> None:
-    class Pull(Sequential):
+    class Pull(Sequential[None]):
         """Moves every mean by a constant."""
 
-        def step(self, run: Run, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        def step(self, run: Run, state: None, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             return level.land(level.mean(run.denoiser(y_t, level.t.to(y_t)), y_t) + 0.5)
 
         def cost(self, denoiser: Denoiser) -> Cost:
@@ -172,3 +187,47 @@ def test_other_guidance_shares_the_loop() -> None:
     free = ChainSampler(DDIM(1))(tiny_denoiser(), (1, 8, 8), range(100, 103))
 
     torch.testing.assert_close(one.noisy, free.noisy + 0.5)
+
+
+class Brightness(Constraint):
+    """Fields whose sum is that of their own sample."""
+
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
+        assert given is not None
+        return x.flatten(1).sum(dim=1, keepdim=True) - given["total"][:, None]
+
+
+GIVEN = [
+    DPS(0.05, Brightness(), transition=DDIM(4)),
+    DSG(0.2, 1, Brightness(), transition=DDIM(4)),
+    LGDMC(2, 0.05, constraint=Brightness(), transition=DDIM(4)),
+    Trust(ConstantBudget(1), constraint=Brightness(), transition=DDIM(4)),
+]
+
+
+@pytest.mark.parametrize("solver", GIVEN, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_constraint_sees_the_data_of_each_sample(solver: Sequential, mirrored: bool) -> None:
+    operator, m = measured(3)
+    pulled = Pullback(operator, Affine(2.0, 1.0, 0.5)) if mirrored else operator
+    given = {"total": torch.tensor([3.0, -30.0, 60.0])}
+    answer = (tiny_denoiser(), pulled)
+    y = solver(*answer, m, (1, 8, 8), range(3), given).y
+    for i in range(3):
+        own = {"total": given["total"][i : i + 1]}
+        alone = solver(*answer, m[i : i + 1], (1, 8, 8), [i], own).y
+        torch.testing.assert_close(alone[0], y[i], rtol=0, atol=1e-5)
+    other = solver(*answer, m, (1, 8, 8), range(3), {"total": given["total"].flip(0)}).y
+    assert not torch.equal(other[0], y[0]) and torch.equal(other[1], y[1])
+
+
+@pytest.mark.parametrize("solver", [DPS(transition=DDIM(4)), PiGDM(transition=DDIM(4, 0.0))])
+def test_residual_sees_the_data_of_each_sample(solver: Sequential) -> None:
+    operator, m = Residual(Brightness()), torch.zeros(2, 1)
+    given = {"total": torch.tensor([60.0, -60.0])}
+    for pulled in (operator, Pullback(operator, Affine(2.0, 1.0, 0.5))):
+        y = solver(tiny_denoiser(), pulled, m, (1, 8, 8), range(2), given).y
+        swapped = {"total": given["total"].flip(0)}
+        other = solver(tiny_denoiser(), pulled, m, (1, 8, 8), range(2), swapped).y
+        assert not torch.equal(y, other)
+    assert not operator.measure(torch.zeros(2, 1, 8, 8), range(2), given).any()

@@ -70,8 +70,8 @@ def test_gradient_of_lgd_is_that_of_its_loss(schedule: Schedule) -> None:
     level = list(descend(DDIM(10), denoiser.schedule, SEEDS))[6]
     x = noise([(seed,) for seed in SEEDS], SHAPE, m)
     run = Run(denoiser, operator, m)
-    _, guided = LGDMC(n, 0.3).step(run, x, level)
-    _, plain = LGDMC(n, 0.0).step(run, x, level)
+    _, guided = LGDMC(n, 0.3).step(run, None, x, level)
+    _, plain = LGDMC(n, 0.0).step(run, None, x, level)
     r = level.sigma_t / math.sqrt(level.alpha_t**2 + level.sigma_t**2)
     z = noise([(seed, 6, "lgd") for seed in SEEDS], (n, *SHAPE), x).unbind(dim=1)
 

@@ -82,9 +82,9 @@ def test_noise_of_the_transition_replaces_predicted_noise() -> None:
         level = list(descend(DDIM(n, 0.0, 0.4), p.denoiser.schedule, p.seeds))[k]
         run = Run(p.denoiser, p.operator, p.m)
         solver = CPiGDM(w, transition=DDIM(n, 0.0, 0.4))
-        solver.begin(run, SHAPE)
+        state = solver.begin(run, SHAPE)
         with torch.no_grad():
-            plain, _ = solver.step(run, x.reshape(-1, *SHAPE), level)
+            plain, _ = solver.step(run, state, x.reshape(-1, *SHAPE), level)
         clean = (plain.flatten(1) - sigma(s) * eps) / mu(s)
         std = 0.7 * sigma(s) / sigma(t) * math.sqrt(1 - (mu(t) / mu(s)) ** 2)
         z = noise([(seed, k) for seed in p.seeds], SHAPE, x).flatten(1)

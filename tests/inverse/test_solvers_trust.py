@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import derive_seed, noise
+from constraints import InputError, derive_seed, noise
 from inverse import (
     DPS,
     LGDMC,
+    Bound,
     ConstantBudget,
     InverseBetaBudget,
     LinearBudget,
@@ -36,7 +37,7 @@ from tests.inverse.grids import (
 
 
 def free(transition: Any) -> Tensor:
-    return ChainSampler(transition)(mixture(), SHAPE, SEEDS).y
+    return ChainSampler(transition)(mixture(), SHAPE, SEEDS).noisy
 
 
 # Trust
@@ -85,8 +86,7 @@ def test_gradient_of_trust_is_taken_at_the_moved_mean() -> None:
 
     def mean(inner: int) -> Tensor:
         solver, run = Trust(ConstantBudget(inner), 0.2), Run(denoiser, operator, m)
-        solver.begin(run, SHAPE)
-        return solver.step(run, x, level)[1]
+        return solver.step(run, solver.begin(run, SHAPE), x, level)[1]
 
     def loss(y: Tensor) -> Tensor:
         return norm_of_misfit(matrix, m, denoiser(y, level.t))
@@ -106,8 +106,7 @@ def test_short_step_descends() -> None:
 
     for level in list(descend(DDIM(10), denoiser.schedule, SEEDS))[:-1]:
         run = Run(denoiser, operator, m)
-        solver.begin(run, SHAPE)
-        _, after = solver.step(run, x, level)
+        _, after = solver.step(run, solver.begin(run, SHAPE), x, level)
         before = level.mean(denoiser(x, level.t), x)
 
         def loss(y: Tensor, level: Level = level) -> Tensor:
@@ -144,7 +143,7 @@ def test_constraint_that_asks_for_nothing_leaves_the_prior() -> None:
 def test_estimated_bound_is_the_quantile_of_unguided_runs(quantile: float) -> None:
     operator, _, m = projection()
     denoiser = mixture()
-    solver = Trust(ConstantBudget(2), 0.1, quantile=quantile, bound_samples=32, transition=DDIM(6))
+    solver = Trust(ConstantBudget(2), 0.1, Bound(quantile, 32), transition=DDIM(6))
     found = solver(denoiser, operator, m, SHAPE, SEEDS)
 
     grid, seeds = Grid(6), [derive_seed("trust", i) for i in range(32)]
@@ -159,10 +158,15 @@ def test_estimated_bound_is_the_quantile_of_unguided_runs(quantile: float) -> No
             x = mean + std * noise([(seed, k) for seed in seeds], SHAPE, m)
     assert found.report["bounds"] == pytest.approx(expected, rel=1e-9)
 
-    # it is estimated once for a denoiser and a shape
+    # a prepared solver has estimated the bound once for all its calls
     calls = denoiser.calls
-    again = solver(denoiser, operator, m, SHAPE, SEEDS)
-    assert torch.equal(found.noisy, again.noisy) and denoiser.calls - calls == calls - 2 * 6
+    prepared = solver.prepare(denoiser, SHAPE)
+    assert denoiser.calls == calls + 2 * 6 and prepared.bound == found.report["bounds"]
+    again = prepared(denoiser, operator, m, SHAPE, SEEDS)
+    assert torch.equal(found.noisy, again.noisy) and denoiser.calls == 2 * calls
+    assert prepared.cost(denoiser).calls + 2 * 6 == solver.cost(denoiser).calls
+    with pytest.raises(InputError, match=r"\b6\b.*\b2\b"):
+        Trust(bound=[1.0, 2.0], transition=DDIM(6))(denoiser, operator, m, SHAPE, SEEDS)
 
 
 def test_sample_that_fails_the_bound_stays_at_its_mean() -> None:
@@ -175,14 +179,14 @@ def test_sample_that_fails_the_bound_stays_at_its_mean() -> None:
     norms = eps.flatten(1).norm(dim=1)
     bound = float(norms.median()) + 0.2
     solver, run = Trust(ConstantBudget(4), 1e-3, bound), Run(denoiser, operator, m)
-    solver.begin(run, SHAPE)
-    _, moved = solver.step(run, x, level)
+    state = solver.begin(run, SHAPE)
+    _, moved = solver.step(run, state, x, level)
 
     fails = norms > bound
     assert 0 < fails.sum() < 4
     assert torch.equal(moved[fails], mean[fails])
     assert (moved != mean)[~fails].any(dim=-1).all()
-    assert run.facts["accepted"] == [0 if fail else 4 for fail in fails.tolist()]
+    assert state.accepted.tolist() == [0 if fail else 4 for fail in fails.tolist()]
 
 
 @pytest.mark.parametrize("plan", [StochasticLinearBudget(0, 3), InverseBetaBudget(40)])
