@@ -8,10 +8,8 @@ path in a configuration says which one runs.
 
 __all__ = ["main", "parse"]
 
-import logging
 import os
 import sys
-import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -28,7 +26,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning_utilities.core import rank_zero
 from torch import distributed
 
 from constraints import InputError
@@ -50,26 +47,10 @@ from .errors import CommandError, Interrupted
 from .explain import explain
 from .fill import fill
 from .plugins import load_plugins
+from .quiet import quiet
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
-
-# What Lightning says at every start and no user can act upon.
-CHATTER = (
-    "GPU available",
-    "TPU available",
-    "\N{ELECTRIC LIGHT BULB}",
-    "Seed set",
-    "Restoring states",
-    "Found current_model_state",
-    "`Trainer(val_check_interval",
-    "\nDetected KeyboardInterrupt",  # `KeepLast` has said so
-)
-WARNINGS = (
-    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # a matter between lightning and torch
-    "The '.*' does not have many workers",  # the data are in memory
-    "Found .* module\\(s\\) in eval mode",  # maps that are not trained
-)
 
 
 class ConfigParser(LightningArgumentParser):
@@ -253,27 +234,6 @@ def command(argv: Sequence[str]) -> Iterator[None]:
         os.environ.update(environment)
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    r"""Silences what is said at every start."""
-    loggers = [rank_zero.log, logging.getLogger("lightning.fabric.utilities.seed")]
-    with warnings.catch_warnings():
-        for message in WARNINGS:
-            warnings.filterwarnings("ignore", message)
-        for logger in loggers:
-            logger.addFilter(worth_showing)
-        try:
-            yield
-        finally:
-            for logger in loggers:
-                logger.removeFilter(worth_showing)
-
-
-def worth_showing(record: logging.LogRecord) -> bool:
-    r"""Returns whether a message of Lightning is shown."""
-    return not str(record.msg).startswith(CHATTER)
 
 
 def main(argv: Sequence[str]) -> None:
