@@ -1,9 +1,9 @@
 r"""Images of the ring of light around a black hole, drawn from an analytic family.
 
-What a telescope of horizon scale sees of a hot accretion flow has few features, and the family
-multiplies and adds simple forms of them. With :math:`(r, \varphi)` the polar coordinates around
-the centre of the disc, from the direction of the approaching side and in the plane of the disc,
-and :math:`\varrho` the distance from the centre of the shadow, in units of its radius,
+An image of a hot accretion flow at the scale of the horizon has few features, and the family
+multiplies and adds simple forms of the features. With :math:`(r, \varphi)` the polar coordinates
+around the centre of the disc, from the direction of the approaching side and in the plane of the
+disc, and :math:`\varrho` the distance from the centre of the shadow, in units of its radius,
 
 .. math::
     d &= \frac{(1 + r^2)^{-\alpha / 2}}{1 + \exp((1 - \varrho) / \delta)} \, D M, \quad
@@ -12,9 +12,9 @@ and :math:`\varrho` the distance from the centre of the shadow, in units of its 
     M = \exp \sum_{m=2}^4 a_m \cos(m \varphi - \tau \log r - \varphi_m)
 
 are the disc, a crescent because its shadow is off its centre (Kamruddin and Dexter, 2013); the
-thin photon ring; the beaming of light from what comes towards us; and the modes of a ring that is
-not even (Johnson et al., 2020), wound up to arms of a spiral. A wide glow and a hot spot are
-added. The sharp edges of an ideal image are blurred to the width delta.
+thin photon ring; the beaming of light from matter that comes towards us; and the modes of a ring
+that is not even (Johnson et al., 2020), wound up to arms of a spiral. A wide glow and a hot spot
+are added. The sharp edges of an ideal image are blurred to the width delta.
 """
 
 __all__ = ["BlackHoleData"]
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import InputError, Key, TotalBrightness, uniform
+from constraints import InputError, Key, TotalBrightness, check_range, uniform
 
 from .simulated import Coords, SimulatedData
 
@@ -100,26 +100,22 @@ class BlackHoleData(SimulatedData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if points < 1:
-            raise InputError(f"BlackHoleData expects positive points, got {points}.")
+        check_range(self, "[1, inf)", points=points)
         self.points = points
         self.ranges = {name: list(ends) for name, ends in RANGES.items()}
         for name, ends in (ranges or {}).items():
             if name not in RANGES or len(ends) != 2 or ends[0] > ends[1]:
-                raise InputError(
-                    f"`ranges` has {list(ends)} for '{name}', but the lowest and the highest "
-                    f"value of one of these are wanted: {', '.join(RANGES)}."
-                )
+                names = ", ".join(RANGES)
+                raise InputError(f"`ranges` has '{name}' = {[*ends]}, give two ends for {names}.")
             self.ranges[name] = [float(end) for end in ends]
-        low, high = ({name: ends[i] for name, ends in self.ranges.items()} for i in (0, 1))
-        if min(low[name] for name in SIZES) <= 0 or not -1 < low["speed"] <= high["speed"] < 1:
+        least, most = ({name: ends[i] for name, ends in self.ranges.items()} for i in (0, 1))
+        if min(least[name] for name in SIZES) <= 0 or not -1 < least["speed"] <= most["speed"] < 1:
             raise InputError(
-                f"`ranges` must leave {', '.join(SIZES)} positive and the speed below 1."
+                f"`ranges` must leave {', '.join(SIZES)} positive, and speed below 1."
             )
-        if min(low[name] for name in SHARES) < 0 or sum(high[name] for name in SHARES) > 1:
+        if min(least[name] for name in SHARES) < 0 or sum(most[name] for name in SHARES) > 1:
             raise InputError(
-                f"`ranges` must leave {', '.join(SHARES)} shares of the total, which are not "
-                f"negative and at most 1 together."
+                f"`ranges` must leave {', '.join(SHARES)} from 0, with a sum of at most 1."
             )
         # the error of a sum of numbers rounded to float32 is below this share of the sum
         self.floor = 2**-23 * constraint.total
@@ -132,8 +128,8 @@ class BlackHoleData(SimulatedData):
         """
         shares = uniform([key], (len(self.ranges),))[0].double().tolist()
         return {
-            name: low + share * (high - low)
-            for (name, (low, high)), share in zip(self.ranges.items(), shares, strict=True)
+            name: least + share * (most - least)
+            for (name, (least, most)), share in zip(self.ranges.items(), shares, strict=True)
         }
 
     def render(self, parameters: Mapping[str, float]) -> Tensor:

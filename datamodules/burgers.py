@@ -27,8 +27,8 @@ from .simulated import Coords, SimulatedData
 class BurgersData(SimulatedData):
     r"""Creates solutions of the Burgers equation, rolled out by the `step` of their constraint.
 
-    A field has shape `(1, points, frames)`. The initial condition itself is no frame: the
-    first frame is the state `dt` later. Solutions are computed in float64 and stored in float32.
+    A field has shape `(1, points, frames)`. The initial condition itself is no frame: frame 0 is
+    the state `dt` later. Solutions are computed in float64 and stored in float32.
 
     References:
         Neural Approximate Mirror Maps for Constrained Diffusion Models (Feng et al., 2025)
@@ -58,8 +58,8 @@ class BurgersData(SimulatedData):
         z = noise(keys, (self.points,), self.factor)
         # a matrix product may round in an order that depends on the number of samples
         u = sum(self.factor[:, j, None] * z[:, j] for j in range(self.points))
-        low, high = u.amin(dim=0), u.amax(dim=0)
-        u = (u - low) / (high - low)
+        least, most = u.amin(dim=0), u.amax(dim=0)
+        u = (u - least) / (most - least)
         frames = []
         for _ in range(self.frames):
             u = self.constraint.step(u)

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from constraints import InputError, noise, uniform
+from constraints import check_range, noise, uniform
 
 from .galaxies import draw_background, draw_catalogue, render
 from .loaders import KeyedData
@@ -18,10 +18,10 @@ EPOCH = 1_000_000
 
 
 class Skies(Dataset):
-    r"""Creates the images of one split: item i is simulated from its key when it is asked for.
+    r"""Creates the images of one split: item i is simulated from its key on access.
 
     Arguments:
-        data: What the images are like.
+        data: The data module, which states the points and the numbers of galaxies.
         split: The name of the split.
         size: The number of images.
         spoilt: The share of images that are blurred, faded and noisy.
@@ -47,12 +47,12 @@ class Skies(Dataset):
         return {
             "x": x.float().unsqueeze(0),
             "n": n,
-            "density": _spread(catalogue[:, :2], self.points).float().unsqueeze(0),
+            "density": _density(catalogue[:, :2], self.points).float().unsqueeze(0),
             "index": i,
         }
 
 
-def _spread(centres: Tensor, points: int) -> Tensor:
+def _density(centres: Tensor, points: int) -> Tensor:
     r"""Returns an image that sums to one around each centre, with a std of 3 pixels."""
     grid = torch.arange(points).double()
     weights = torch.exp(-0.5 * ((grid - centres.unsqueeze(2)) / 3) ** 2)  # (n, 2, points)
@@ -65,10 +65,10 @@ class CountingData(KeyedData):
     their numbers of galaxies `n`, `(B,)`, and `density`, `(B, 1, H, W)`, which sums to one around
     each galaxy.
 
-    Nothing is stored: every image is simulated from its key when it is asked for, a million of
-    them in an epoch. Many images of training are not those of a telescope but of a map that has
-    not learnt to draw them yet: blurred by up to 1.5 pixels, faded by up to a half, and with noise
-    of a std up to 0.2. Those of validation and of test are clean.
+    Nothing is stored: every image is simulated from its key on access, a million images in an
+    epoch. Many images of training look like the images of a map that has not learnt to draw yet:
+    blurred by up to 1.5 pixels, faded by up to a half, and with noise of a std up to 0.2. The
+    images of validation and of test are clean.
 
     Arguments:
         lowest: The smallest number of galaxies.
@@ -78,7 +78,7 @@ class CountingData(KeyedData):
         spoilt: The share of training images that are blurred, faded and noisy.
         seed: The seed of the images.
         batch_size: The number of images in a batch, of each process.
-        num_workers: The number of processes that simulate; with 0 it is done by this one.
+        num_workers: The number of processes that simulate; with 0 this process simulates.
 
     Raises:
         InputError: If the numbers of galaxies make no range, if the points or sizes are not
@@ -97,15 +97,9 @@ class CountingData(KeyedData):
         num_workers: int = 0,
     ) -> None:
         super().__init__(seed, batch_size, num_workers)
-        if not 1 <= lowest <= highest:
-            raise InputError(
-                f"CountingData expects 1 <= lowest <= highest, got {lowest} and {highest}."
-            )
-        if min(points, *sizes) < 1 or not 0 <= spoilt <= 1:
-            raise InputError(
-                f"CountingData expects positive points, positive sizes of val and test, and a "
-                f"share of spoilt images in [0, 1], got {points}, {tuple(sizes)} and {spoilt}."
-            )
+        check_range(self, "[1, inf)", lowest=lowest, points=points, sizes=min(sizes))
+        check_range(self, f"[{lowest}, inf)", highest=highest)
+        check_range(self, "[0, 1]", spoilt=spoilt)
         self.numbers, self.points = (lowest, highest), points
         self.skies = {
             "train": Skies(self, "train", EPOCH, spoilt),

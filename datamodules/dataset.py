@@ -21,8 +21,8 @@ IN_MEMORY = 2 * 10**9  # bytes
 
 
 class Rows:
-    r"""Creates the rows of one dataset of a file, in memory or read when they are asked for. The
-    file is opened once in each process.
+    r"""Creates the rows of one dataset of a file, in memory or read on access. The file is
+    opened once in each process.
 
     Arguments:
         path: The file.
@@ -37,17 +37,11 @@ class Rows:
         self.opened: tuple[int, h5py.File] | None = None
         with open_fields(path) as file:
             if self.name not in file:
-                have = ", ".join(sorted(set(file) - {"coords"})) or "none"
-                raise InputError(
-                    f"'{path}' has no /{self.name}, which is needed here (its splits: {have}): "
-                    f"give a file that has it."
-                )
+                splits = ", ".join(sorted(set(file) - {"coords"})) or "none"
+                raise InputError(f"'{path}' has no /{self.name}, which is needed, but {splits}.")
             data = file[self.name]
             if data.ndim < 2 or len(data) == 0:
-                raise InputError(
-                    f"'{path}' has /{self.name} of shape {data.shape}: at least one field is "
-                    f"wanted."
-                )
+                raise InputError(f"'{path}' has no field in /{self.name} of shape {data.shape}.")
             self.shape: tuple[int, ...] = data.shape
             if in_memory or (in_memory is None and data.nbytes < IN_MEMORY):
                 self.memory = torch.from_numpy(np.asarray(data, dtype=np.float32))

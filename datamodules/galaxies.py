@@ -5,14 +5,14 @@ As in the data of Feng et al. (2025), a galaxy is an elliptical Gaussian with
 - a flux, which is its peak: uniform from 15 dB above the background to 10;
 - a size: gamma(1.6) / 0.25 pixels, and at least 1 pixel;
 - an ellipticity, by which its shorter axis falls behind: beta(1.7, 4.5);
-- any angle, and a centre more than 5 pixels away from those of the others.
+- any angle, and a centre more than 5 pixels away from the other centres.
 
 Where the recipe is silent: flux is a power, so that 15 dB are a factor :math:`10^{1.5}` of the std
-of the background; that is white noise, smoothed with a Gaussian of 1.5 pixels to a std of 0.1, so
-that the faintest galaxy is a third as bright as the brightest. The size is the diameter of four
-std along the longer axis; no std is below 1 pixel, so that no galaxy falls between the points of
-the grid. Centres keep 5 pixels off the border. Last, an image is scaled to a minimum of 0 and a
-maximum of 1.
+of the background; the background is white noise, smoothed with a Gaussian of 1.5 pixels to a std
+of 0.1, so that the faintest galaxy is a third as bright as the brightest. The size is the diameter
+of four std along the longer axis; no std is below 1 pixel, so that no galaxy falls between the
+points of the grid. Centres keep 5 pixels off the border. Last, an image is scaled to a minimum of
+0 and a maximum of 1.
 """
 
 __all__ = ["GalaxyData", "draw_background", "draw_catalogue", "render"]
@@ -26,7 +26,7 @@ import torch
 from scipy.special import betaincinv, gammaincinv
 from torch import Tensor
 
-from constraints import Count, InputError, Key, noise, uniform
+from constraints import Count, InputError, Key, check_range, noise, uniform
 
 from .simulated import Coords, SimulatedData
 
@@ -39,7 +39,7 @@ DRAWS, BLOCK = 10_000, 100
 
 
 def draw_catalogue(key: Key, n: int, points: int) -> Tensor:
-    r"""Draws the galaxies of an image. The n galaxies of a key are the first n of more.
+    r"""Draws the galaxies of an image. For a larger n, the same key adds galaxies to these n.
 
     Arguments:
         key: The key.
@@ -72,10 +72,8 @@ def _place(key: Key, n: int, points: int) -> Tensor:
                 kept.append(centre)
             if len(kept) == n:
                 return torch.tensor(kept, dtype=torch.float64)
-    raise InputError(
-        f"Only {len(kept)} of {n} galaxies found room on {points} x {points} points, more than "
-        f"{DISTANCE:g} apart and {MARGIN:g} off the border: ask for fewer, or for more points."
-    )
+    found = f"Only {len(kept)} of {n} galaxies found room on {points} x {points} points"
+    raise InputError(f"{found}: ask for fewer galaxies, or for more points.")
 
 
 def draw_background(key: Key, points: int) -> Tensor:
@@ -143,11 +141,7 @@ class GalaxyData(SimulatedData):
 
     def __init__(self, constraint: Count, points: int = 128, **kwargs: Any) -> None:
         super().__init__(constraint, **kwargs)
-        if constraint.n < 1 or points < 1:
-            raise InputError(
-                f"GalaxyData expects a positive number of galaxies and of points along each axis, "
-                f"got {constraint.n} and {points}."
-            )
+        check_range(self, "[1, inf)", n=constraint.n, points=points)
         self.points = points
         # a counter is rarely off by one, an untrained one by most of n
         self.floor = max(2.0, constraint.n / 2)

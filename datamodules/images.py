@@ -12,22 +12,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from constraints import Constraint, InputError, Key, generator
+from constraints import Constraint, InputError, Key, check_range, generator
 
 from .simulated import Coords, SimulatedData
 
 SUFFIXES = (".jpeg", ".jpg", ".npy", ".png")
+UNREADABLE = (
+    EOFError, OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError
+)  # fmt: skip
 
 
 class ImageData(SimulatedData):
-    r"""Creates fields from the images of a folder, in an order shuffled by the seed: first those
-    of `train`, then of `val`, then of `test`. A field has shape `(1, size, size)`.
+    r"""Creates fields from the images of a folder, in an order shuffled by the seed: images of
+    `train`, then images of `val`, then images of `test`. A field has shape `(1, size, size)`.
 
-    PNG and JPEG are read as grey, and `.npy` as one array of shape `(H, W)`. The first row of all
-    of them is the top of the image, but the last of a field: y ascends. The square in the middle
-    of an image is averaged over areas to `size` pixels a side, and scaled to a minimum of 0 and a
-    maximum of 1, or else to a total. The file of fields is written once. It can be read without
-    the folder, but not with one whose images have other names or sizes in bytes.
+    PNG and JPEG are read as grey, and `.npy` as one array of shape `(H, W)`. The top row of an
+    image is the last row of a field: y ascends. The square in the middle of an image is averaged
+    over areas to `size` pixels a side, and scaled to a minimum of 0 and a maximum of 1, or else to
+    a total brightness. The file of fields is written once. It can be read without the folder, but
+    not with a folder whose images have other names or sizes in bytes.
 
     Arguments:
         constraint: The constraint, which every image must satisfy.
@@ -53,11 +56,9 @@ class ImageData(SimulatedData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if not all(value is None or value > 0 for value in (size, total, tolerance)):
-            raise InputError(
-                f"ImageData expects a positive size, total and tolerance, got {size}, {total} and "
-                f"{tolerance}."
-            )
+        numbers = {"size": size, "total": total, "tolerance": tolerance}
+        given = {name: number for name, number in numbers.items() if number is not None}
+        check_range(self, "(0, inf)", **given)
         constraint.check_shape(torch.empty(1, 1, size, size))
         self.folder = folder
         self.size = size
@@ -79,8 +80,8 @@ class ImageData(SimulatedData):
             distance = self.constraint(x.float().unsqueeze(0)).item()
             if not distance <= self.floor:
                 raise InputError(
-                    f"The image '{name}' is {distance:.1e} away from the constraint, but at most "
-                    f"{self.floor:.0e} is wanted: leave it out, or give another tolerance."
+                    f"The image '{name}' is {distance:.1e} away from the constraint, more than "
+                    f"the tolerance {self.floor:.0e}: leave it out, or give another tolerance."
                 )
             fields.append(x)
         return torch.stack(fields)
@@ -91,19 +92,17 @@ class ImageData(SimulatedData):
             raise InputError(f"There is no folder '{folder}': check the name of the images.")
         names = _list(folder)
         if len(names) < wanted:
+            kinds = ", ".join(SUFFIXES)
             raise InputError(
-                f"`sizes` asks for {wanted} images together, but the folder '{folder}' has "
-                f"{len(names)} of kind {', '.join(SUFFIXES)}: ask for fewer, or add some."
+                f"`sizes` needs {wanted} images ({kinds}), '{folder}' has {len(names)}."
             )
         return names
 
     def _prepare(self, image: Tensor, name: Path) -> Tensor:
         side = min(image.shape)
         if side < self.size:
-            raise InputError(
-                f"The image '{name}' has {image.shape[0]} x {image.shape[1]} pixels, but at least "
-                f"{self.size} a side are wanted: give larger images, or a smaller size."
-            )
+            sides = " x ".join(map(str, image.shape))
+            raise InputError(f"The image '{name}' has {sides} pixels, but size is {self.size}.")
         row, column = ((n - side) // 2 for n in image.shape)
         square = image[row : row + side, column : column + side]
         weights = _areas(side, self.size)
@@ -159,19 +158,10 @@ def _read(name: Path) -> Tensor:
                 deep = image.mode.startswith(("I", "F"))
                 pixels = np.asarray(image if deep else image.convert("L"))
         x = torch.from_numpy(pixels.astype(np.float64))
-    except (
-        EOFError,
-        OSError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
+    except UNREADABLE as error:
         raise InputError(f"The image '{name}' cannot be read ({error}): leave it out.") from error
     if x.ndim != 2 or not x.numel():
-        raise InputError(
-            f"The image '{name}' has shape {tuple(x.shape)}, but one of shape (H, W) is wanted."
-        )
+        raise InputError(f"The image '{name}' has shape {tuple(x.shape)}, but not (H, W).")
     if not torch.isfinite(x).all():
         raise InputError(f"The image '{name}' has NaN or inf: leave it out.")
     return x.flip(0)

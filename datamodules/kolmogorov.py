@@ -5,8 +5,8 @@ An initial velocity is white noise, filtered to wavenumbers around a peak :math:
 .. math:: \frac{1}{k} \exp\left(-2 \ln^2 \frac{k}{k_0}\right),
 
 a log-normal density of log-variance 1/4 in k, spread over the circle of all directions. It is then
-projected to zero divergence and scaled to a maximum speed. The flow forgets it until the first
-state, at `start`.
+projected to zero divergence and scaled to a maximum speed. The flow forgets the initial velocity
+until `start`, the time of the earliest state.
 """
 
 __all__ = ["KolmogorovData"]
@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Constraint, Divergence, InputError, Key, NavierStokes, noise, spectral
+from constraints import (
+    Constraint,
+    Divergence,
+    InputError,
+    Key,
+    NavierStokes,
+    check_range,
+    noise,
+    spectral,
+)
 
 from .simulated import Coords, SimulatedData
 
@@ -37,11 +46,12 @@ class KolmogorovData(SimulatedData):
         https://arxiv.org/abs/2406.12816
 
     Arguments:
-        constraint: What the fields satisfy: `Divergence`, `NavierStokes` or the `Sum` of both.
+        constraint: The constraint that the fields satisfy: `Divergence`, `NavierStokes` or the
+            `Sum` of both.
         flow: The solver; if missing, the `NavierStokes` in the constraint, or else the default.
         points: The number of grid points along each side.
         frames: The number of states in a field.
-        start: The time of the first state, a whole number of frames.
+        start: The time of the earliest state, a whole number of frames.
         max_velocity: The maximum speed of an initial velocity.
         peak_wavenumber: The wavenumber :math:`k_0`, in 1 / length.
         kwargs: The arguments of `SimulatedData`.
@@ -63,15 +73,9 @@ class KolmogorovData(SimulatedData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if min(points, frames) < 1:
-            raise InputError(
-                f"KolmogorovData expects at least 1 point and 1 frame, got {points} and {frames}."
-            )
-        if min(max_velocity, peak_wavenumber) <= 0 or start < 0:
-            raise InputError(
-                f"KolmogorovData expects a positive max_velocity and peak_wavenumber and a start "
-                f"that is not negative, got {max_velocity}, {peak_wavenumber} and {start}."
-            )
+        check_range(self, "[1, inf)", points=points, frames=frames)
+        check_range(self, "(0, inf)", max_velocity=max_velocity, peak_wavenumber=peak_wavenumber)
+        check_range(self, "[0, inf)", start=start)
         own = [term for term in constraint.modules() if isinstance(term, NavierStokes)]
         self.flow = flow or (own[0] if own else NavierStokes())
         self.points = points
@@ -88,13 +92,13 @@ class KolmogorovData(SimulatedData):
         self.floor = 1e-6 * max(1, points / 64)
 
     def _check_terms(self) -> None:
-        wanted = self.flow.attributes()["parameters"]
+        own = self.flow.attributes()["parameters"]
         for term in self.constraint.modules():
-            if isinstance(term, NavierStokes) and term.attributes()["parameters"] != wanted:
+            wanted = term.attributes()["parameters"] if isinstance(term, NavierStokes) else own
+            if wanted != own:
                 raise InputError(
-                    f"The flow has {wanted}, but the constraint asks for "
-                    f"{term.attributes()['parameters']}: give both the same values, or leave the "
-                    f"flow out."
+                    f"The flow has {own}, but the constraint asks for {wanted}: give both the "
+                    f"same values, or leave the flow out."
                 )
             if isinstance(term, Divergence) and not math.isclose(term.dx, self.dx):
                 raise InputError(
@@ -105,10 +109,8 @@ class KolmogorovData(SimulatedData):
     def _check_steps(self) -> None:
         ratio = self.start / self.flow.dt
         if abs(ratio - round(ratio)) > 1e-6:
-            raise InputError(
-                f"KolmogorovData expects a start that is a whole number of frames of "
-                f"{self.flow.dt:g}, got {self.start:g}."
-            )
+            frames = f"frames of {self.flow.dt:g}"
+            raise InputError(f"The start is no whole number of {frames}, got {self.start:g}.")
         dt = self.flow.dt / self.flow.substeps
         limits = {"the maximum velocity": COURANT * self.dx / self.max_velocity}
         if self.flow.viscosity > 0:
@@ -130,8 +132,8 @@ class KolmogorovData(SimulatedData):
         Returns:
             The velocities, with shape `(B, 2, points, points)`.
         """
-        like = torch.empty(0, dtype=torch.float64)
-        white = noise([(*key, "velocity") for key in keys], (2, self.points, self.points), like)
+        double = torch.empty(0, dtype=torch.float64)
+        white = noise([(*key, "velocity") for key in keys], (2, self.points, self.points), double)
         k = 2 * math.pi / self.flow.length * spectral.wavenumbers(self.points)
         k = torch.hypot(k[:, None], k)
         weights = torch.exp(-2 * (k / self.peak_wavenumber).log().square()) / k
@@ -142,8 +144,8 @@ class KolmogorovData(SimulatedData):
         return uv * (self.max_velocity / speed)[:, None, None, None]
 
     def draw(self, keys: Sequence[Key]) -> Tensor:
-        first = round(self.start / self.flow.dt)
-        states = self.flow.roll(self.initial(keys), first + self.frames - 1, first)
+        start = round(self.start / self.flow.dt)
+        states = self.flow.roll(self.initial(keys), start + self.frames - 1, start)
         return states.transpose(0, 1).flatten(1, 2)
 
     def coords(self) -> Coords:

@@ -13,16 +13,16 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from constraints import InputError, generator
+from constraints import InputError, check_range, generator
 
 
 class KeyedBatches(Sampler[list[int]]):
     r"""Creates the batches of training: an epoch is a permutation drawn from `(seed, "order",
-    epoch)`, cut into batches; what is left at its end, less than a batch, is dropped.
+    epoch)`, cut into batches; an incomplete batch at its end is dropped.
 
     With several processes, their batches of one step are together a consecutive block of the
     permutation, and all have the same number of batches. With a trainer, an iteration starts in
-    the epoch and at the batch that its training has reached; without one, at the first of epoch 0.
+    the epoch and at the batch that its training has reached; without a trainer, in epoch 0.
     The number of batches, in contrast, is always that of a full epoch.
 
     Arguments:
@@ -47,10 +47,8 @@ class KeyedBatches(Sampler[list[int]]):
         trainer: Trainer | None = None,
     ) -> None:
         if size < batch_size * ranks:
-            raise InputError(
-                f"{size} fields do not fill a batch of {batch_size} for each of {ranks} "
-                f"process(es): give more fields, or a smaller batch_size."
-            )
+            batches = f"a batch of {batch_size} for each of {ranks} process(es)"
+            raise InputError(f"{size} fields do not fill {batches}: give a smaller batch_size.")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.ranks, self.trainer = rank, ranks, trainer
 
@@ -70,10 +68,7 @@ class KeyedBatches(Sampler[list[int]]):
         limit = self.trainer.limit_train_batches
         length = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
         if length < 1:
-            raise InputError(
-                f"limit_train_batches={limit} leaves none of the {len(self)} batches of an epoch: "
-                "give more of them."
-            )
+            raise InputError(f"limit_train_batches={limit} leaves none of {len(self)} batches.")
         # Batches are counted rather than optimiser steps (several batches may share one) or epochs
         # (a checkpoint of the last batch still belongs to its epoch).
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
@@ -119,21 +114,18 @@ class KeyedData(LightningDataModule):
     Arguments:
         seed: The seed of the order of training, where the model has none.
         batch_size: The number of items in a batch, of each process.
-        num_workers: The number of processes that load items; with 0 it is done by this one.
+        num_workers: The number of processes that read items; with 0 this process reads them.
     """
 
     def __init__(self, seed: int, batch_size: int, num_workers: int) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise InputError(
-                f"A batch_size of at least 1 and a num_workers of at least 0 are wanted, got "
-                f"{batch_size} and {num_workers}."
-            )
+        check_range(self, "[1, inf)", batch_size=batch_size)
+        check_range(self, "[0, inf)", num_workers=num_workers)
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
 
     def shuffled(self, items: Dataset) -> DataLoader:
         r"""Returns the batches of training, from wherever training has got to. Their order is
-        keyed by the seed of the model, or of the data where that has none."""
+        keyed by the seed of the model, or by the seed of the data where the model has none."""
         module = self.trainer.lightning_module if self.trainer else None
         seed = getattr(module, "seed", self.seed)
         size = len(items)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import torch
 from scipy.interpolate import BSpline
 from torch import Tensor
 
-from constraints import Box, InputError, Key, noise, uniform
+from constraints import Box, InputError, Key, check_range, noise, uniform
 
 from .simulated import Coords, SimulatedData
 
@@ -44,12 +44,12 @@ class PointMassData(SimulatedData):
     def __init__(self, constraint: Box, frames: int = 64, knots: int = 8, **kwargs: Any) -> None:
         super().__init__(constraint, **kwargs)
         self.frames, self.knots = frames, knots
-        self.low, self.high = _limits(constraint, frames, knots)
+        self.lower, self.upper = _limits(self, frames, knots)
         self.weights = _spline(frames, knots)
 
     def draw(self, keys: Sequence[Key]) -> Tensor:
         share = uniform(keys, (self.knots, 2, 1), self.weights)
-        path = _combine(self.weights, self.low + (self.high - self.low) * share)
+        path = _combine(self.weights, self.lower + (self.upper - self.lower) * share)
         return path.movedim(1, 2)
 
     def coords(self) -> Coords:
@@ -60,7 +60,7 @@ class PointMassData(SimulatedData):
             "problem": "point_mass",
             "axes": ["t"],
             "channels": ["x1", "x2"],
-            "limits": [self.low.flatten().tolist(), self.high.flatten().tolist()],
+            "limits": [self.lower.flatten().tolist(), self.upper.flatten().tolist()],
             "frames": self.frames,
             "knots": self.knots,
             "solver": "cubic B-spline of knots that are uniform between the limits",
@@ -115,20 +115,18 @@ class ArmData(SimulatedData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if len(lengths) != 2 or min(*lengths) <= 0 or min(torque, damping, stiffness) < 0:
-            raise InputError(
-                f"ArmData expects two positive lengths, and a torque, a damping and a stiffness "
-                f"that are not negative, got {lengths}, {torque}, {damping} and {stiffness}."
-            )
+        if len(lengths) != 2 or min(lengths) <= 0:
+            raise InputError(f"ArmData expects two positive lengths, got {lengths}.")
+        check_range(self, "[0, inf)", torque=torque, damping=damping, stiffness=stiffness)
         self.lengths = [float(length) for length in lengths]
         self.frames, self.knots = frames, knots
         self.torque, self.damping, self.stiffness = torque, damping, stiffness
-        self.low, self.high = _limits(constraint, frames, knots)
+        self.lower, self.upper = _limits(self, frames, knots)
         self.weights = _spline(2 * SUBSTEPS * (frames - 1) + 1, knots)
 
     def draw(self, keys: Sequence[Key]) -> Tensor:
         share = uniform([(*key, "start") for key in keys], (2, 1), self.weights)
-        start = self.low + (self.high - self.low) * (0.25 + 0.5 * share)
+        start = self.lower + (self.upper - self.lower) * (0.25 + 0.5 * share)
         knots = noise([(*key, "torque") for key in keys], (self.knots, 2, 1), self.weights)
         # a torque at each half step
         torque = self.torque * _combine(self.weights, knots)
@@ -150,14 +148,14 @@ class ArmData(SimulatedData):
         h = DT / SUBSTEPS
         states = [(angle, rate)]
         for k in range(0, torque.shape[1] - 2, 2):
-            first, middle, last = torque[:, k], torque[:, k + 1], torque[:, k + 2]
-            v1, a1 = rate, self.accelerate(angle, rate, first)
+            start, middle, end = torque[:, k], torque[:, k + 1], torque[:, k + 2]
+            v1, a1 = rate, self.accelerate(angle, rate, start)
             v2 = rate + h / 2 * a1
             a2 = self.accelerate(angle + h / 2 * v1, v2, middle)
             v3 = rate + h / 2 * a2
             a3 = self.accelerate(angle + h / 2 * v2, v3, middle)
             v4 = rate + h * a3
-            a4 = self.accelerate(angle + h * v3, v4, last)
+            a4 = self.accelerate(angle + h * v3, v4, end)
             angle = angle + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
             rate = rate + h / 6 * (a1 + 2 * a2 + 2 * a3 + a4)
             states.append((angle, rate))
@@ -167,14 +165,14 @@ class ArmData(SimulatedData):
     def accelerate(self, angle: Tensor, rate: Tensor, torque: Tensor) -> Tensor:
         r"""Returns the second derivatives of the angles. All arguments have shape `(B, 2, 1)`."""
         a, b = self.lengths
-        rest = (self.low + self.high) / 2
+        rest = (self.lower + self.upper) / 2
         force = torque - self.damping * rate - self.stiffness * (angle - rest)
         cos, sin = a * b * angle[:, 1].cos(), a * b * angle[:, 1].sin()
-        first, second = rate.unbind(1)
+        inner, outer = rate.unbind(1)
         # less the centrifugal and Coriolis forces
-        push = force[:, 0] + sin * second * (2 * first + second)
-        pull = force[:, 1] - sin * first**2
-        # the inertia of both links, of the second, and between them
+        push = force[:, 0] + sin * outer * (2 * inner + outer)
+        pull = force[:, 1] - sin * inner**2
+        # the inertia of both links, of the outer link, and between the links
         both, own, cross = 2 * a**2 + b**2 + 2 * cos, b**2, b**2 + cos
         solved = torch.stack([own * push - cross * pull, both * pull - cross * push], dim=1)
         return solved / (both * own - cross**2).unsqueeze(1)
@@ -193,7 +191,7 @@ class ArmData(SimulatedData):
                 "damping": self.damping,
                 "stiffness": self.stiffness,
             },
-            "limits": [self.low.flatten().tolist(), self.high.flatten().tolist()],
+            "limits": [self.lower.flatten().tolist(), self.upper.flatten().tolist()],
             "frames": self.frames,
             "knots": self.knots,
             "solver": f"classical Runge-Kutta, {SUBSTEPS} steps a frame, cubic B-splines as "
@@ -202,15 +200,16 @@ class ArmData(SimulatedData):
         }
 
 
-def _limits(box: Box, frames: int, knots: int) -> tuple[Tensor, Tensor]:
+def _limits(data: PointMassData | ArmData, frames: int, knots: int) -> tuple[Tensor, Tensor]:
+    box = data.constraint
+    check_range(data, "[2, inf)", frames=frames)
+    check_range(data, "[4, inf)", knots=knots)
     box.check_shape(torch.empty(1, 2, frames, 1))
-    low, high = (bound.expand(2).reshape(2, 1) for bound in (box.low, box.high))
-    if not torch.isfinite(high - low).all() or frames < 2 or knots < 4:
-        raise InputError(
-            f"Motion is simulated between finite limits, with at least 2 frames and 4 knots, got "
-            f"limits {box.low.tolist()} and {box.high.tolist()}, {frames} and {knots}."
-        )
-    return low, high
+    lower, upper = (bound.expand(2).reshape(2, 1) for bound in (box.low, box.high))
+    if not torch.isfinite(upper - lower).all():
+        limits = f"{box.low.tolist()} and {box.high.tolist()}"
+        raise InputError(f"Motion is simulated between finite limits, got {limits}.")
+    return lower, upper
 
 
 def _spline(n: int, knots: int) -> Tensor:

@@ -5,9 +5,9 @@ As in the data of Feng et al. (2025), a pattern is where a sample of a Gaussian 
 
 .. math:: k(r) = \sigma^2 \exp\left(-\frac{2}{\ell^2} \sum_i \sin^2(\pi r_i / p)\right),
 
-of which the paper gives :math:`\sigma = 0.7` and :math:`\ell = 0.7`. It leaves open what we choose
-here: that the kernel is a product over the two axes, that its period p is the side of a tile, and
-that sigma is a standard deviation, so that 24 % of the pixels are white. Clipping to [0, 1] before
+of which the paper gives :math:`\sigma = 0.7` and :math:`\ell = 0.7`. The paper leaves three
+choices open. Here the kernel is a product over the two axes, its period p is the side of a tile,
+and sigma is a standard deviation, so that 24 % of the pixels are white. Clipping to [0, 1] before
 the threshold changes nothing.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import InputError, Key, Periodic, Reflection, Rotation, noise
+from constraints import Key, Periodic, Reflection, Rotation, check_range, noise
 
 from .simulated import Coords, SimulatedData
 
@@ -63,11 +63,7 @@ class PeriodicData(SimulatedData):
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if min(points, sigma, length) <= 0:
-            raise InputError(
-                f"PeriodicData expects positive points, sigma and length, got {points}, {sigma} "
-                f"and {length}."
-            )
+        check_range(self, "(0, inf)", points=points, sigma=sigma, length=length)
         constraint.check_shape(torch.empty(1, 1, points, points))
         self.points = points
         self.sigma = sigma

@@ -1,8 +1,8 @@
 r"""Fields from elsewhere, to be solved for and never trained on.
 
-What a project simulates for itself says nothing of its own mistakes: a wrong sign in the solver is
-in the training data, in the constraint and in the test data alike. Fields that others have made
-are the independent check.
+Simulated fields do not show the mistakes of their simulation: a wrong sign in the solver is in the
+training data, in the constraint and in the test data alike. Fields that others have made are the
+independent check.
 """
 
 __all__ = ["ReferenceData"]
@@ -43,10 +43,7 @@ class ReferenceData(FieldData):
             stage: `test`.
         """
         if stage != "test":
-            raise InputError(
-                f"ReferenceData is for `test` alone, and this is `{stage}`: give data to train "
-                f"on, such as the data of the problem."
-            )
+            raise InputError(f"ReferenceData is for `test` alone: give other data to `{stage}`.")
         self.check(self.constraint)
         self.fields = {"test": FieldDataset(self.file, "test")}
         self.shape = self.fields["test"].shape

@@ -2,9 +2,10 @@ r"""The files that hold fields: HDF5 of the schema `namm-field/1`.
 
 A file holds one dataset `/{split}/x` of shape `(N, C, *S)` for each split, float32 and contiguous,
 so that a field is one short read; the grid as `/coords/{axis}`, with units; and, as attributes of
-the root, what the fields are: `problem`, `axes`, `channels`, `boundary` (per axis), `parameters`,
-`solver`, `units`, `seed` (-1 if this project did not simulate them), `data_floor` (the largest
-distance to the constraint among the fields), `source` and `sha256`. Structured values are JSON.
+the root, the description of the fields: `problem`, `axes`, `channels`, `boundary` (per axis),
+`parameters`, `solver`, `units`, `seed` (-1 if this project did not simulate them), `data_floor`
+(the largest distance to the constraint among the fields), `source` and `sha256`. Structured values
+are JSON.
 """
 
 __all__ = [
@@ -56,7 +57,7 @@ def write_fields(
         splits: The fields of each split, a tensor or an array of shape `(N, C, *S)`; or N and an
             iterable over chunks of them, which need not fit in memory together.
         attributes: The attributes, to which `schema` and `sha256` are added. They are read last,
-            so that the iterables may still fill in what they measure.
+            so that the iterables may still fill in their own measurements.
         coords: The coordinates along each axis, and their units.
 
     Raises:
@@ -80,10 +81,8 @@ def write_fields(
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"The fields cannot be written to '{path}' ({error}): name a file in a folder that "
-            f"may be written to."
-        ) from error
+        advice = "name a file in a folder that may be written to"
+        raise InputError(f"'{path}' cannot be written ({error}): {advice}.") from error
 
 
 def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
@@ -100,7 +99,7 @@ def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
             digest.update(x.tobytes())
             row += len(x)
         if row != n:
-            raise ValueError(f"Split '{split}' was to have {n} fields, but {row} came.")
+            raise InputError(f"Split '{split}' was to have {n} fields, but {row} came.")
     return digest.hexdigest()
 
 
@@ -163,10 +162,10 @@ def _decode(value: Any) -> Any:
 
 def hash_fields(path: str | Path) -> str:
     r"""Returns the SHA-256 of the fields of all splits, in the order of their names: computed
-    where they take less than 2 GB or the file does not say it, and else as the file says.
+    where the fields take less than 2 GB or the file has no hash, and else the hash of the file.
 
     Raises:
-        InputError: If the fields are not those of which the file says the hash.
+        InputError: If the file says another hash.
     """
     with open_fields(path) as file:
         said = str(_decode(file.attrs["sha256"])) if "sha256" in file.attrs else None
@@ -180,22 +179,20 @@ def hash_fields(path: str | Path) -> str:
                 digest.update(data[row : row + CHUNK].astype("<f4").tobytes())
     found = digest.hexdigest()
     if said not in (None, found):
-        raise InputError(
-            f"'{path}' says that its fields have the hash {said[:12]}, but they have "
-            f"{found[:12]}: they were changed after they were written, write them again."
-        )
+        hashes = f"its fields have the hash {found[:12]}, but it says {said[:12]}"
+        raise InputError(f"'{path}' was changed, {hashes}: write the fields again.")
     return found
 
 
 def compare(path: str | Path, found: Any, wanted: Mapping[str, Any], remedy: str) -> None:
-    r"""Raises an `InputError` that names both values where the attributes of a file are not those
-    wanted. Numbers may differ by a relative 1e-9; what is not wanted by name may be anything.
+    r"""Raises an `InputError` that names both values where the attributes of a file are not the
+    wanted attributes. Numbers may differ by a relative 1e-9; other attributes may be anything.
 
     Arguments:
         path: The file.
         found: Its attributes.
         wanted: The attributes it should have.
-        remedy: What the user can do about it.
+        remedy: The advice for the user.
     """
     for key, value in wanted.items():
         _compare(path, key, found.get(key), value, remedy)
@@ -217,7 +214,7 @@ def _compare(path: str | Path, name: str, found: Any, wanted: Any, remedy: str) 
 
 def check_fits(path: str | Path, constraint: Constraint) -> None:
     r"""Checks that the fields of a file are of the kind that a constraint judges. The fields
-    themselves are not read, see `check_finite`.
+    themselves are not read; see `check_finite`.
 
     Raises:
         InputError: If the file is not of this schema, if its attributes are not those the
@@ -227,29 +224,23 @@ def check_fits(path: str | Path, constraint: Constraint) -> None:
     compare(path, attributes, {"schema": SCHEMA}, "write it with datamodules.write_fields")
     remedy = f"give {type(constraint).__name__} the values of the file, or another file"
     compare(path, attributes, constraint.attributes(), remedy)
+    read_shape(path)
     with open_fields(path) as file:
         shapes = {split: file[f"{split}/x"].shape for split in split_names(file)}
-        if not shapes:
-            raise InputError(f"'{path}' holds no fields: it has no dataset such as /train/x.")
         for split, shape in shapes.items():
             data = file[f"{split}/x"]
             if data.dtype.kind != "f" or len(shape) < 3 or shape[0] == 0:
-                raise InputError(
-                    f"'{path}' has {data.dtype} of shape {shape} in split '{split}', but floating "
-                    f"numbers of shape (N, C, *S) with N > 0 are wanted."
-                )
+                found = f"{data.dtype} of shape {shape} in split '{split}'"
+                raise InputError(f"'{path}' has {found}, give floats (N, C, *S) with N > 0.")
             for length, axis in zip(shape[2:], attributes.get("axes", []), strict=False):
                 coords = file.get(f"coords/{axis}")
                 if coords is not None and len(coords) != length:
-                    raise InputError(
-                        f"'{path}' has fields of shape {shape[1:]}, but {len(coords)} coordinates "
-                        f"along {axis}: the two must agree."
-                    )
-            if shape[1:] != (first := next(iter(shapes.values())))[1:]:
-                raise InputError(
-                    f"'{path}' has fields of shape {shape[1:]} in split '{split}', but of "
-                    f"{first[1:]} in split '{next(iter(shapes))}': one shape a file is wanted."
-                )
+                    found = f"fields of shape {shape[1:]} and {len(coords)} coordinates"
+                    raise InputError(f"'{path}' has {found} along {axis}: give as many of both.")
+            other, wanted = next(iter(shapes.items()))
+            if shape[1:] != wanted[1:]:
+                found = f"{shape[1:]} in split '{split}', but {wanted[1:]} in split '{other}'"
+                raise InputError(f"'{path}' has fields of shape {found}: give one shape a file.")
             try:
                 constraint.check_shape(torch.from_numpy(data[:1].astype("f4")))
             except InputError as error:
@@ -257,7 +248,7 @@ def check_fits(path: str | Path, constraint: Constraint) -> None:
 
 
 def check_finite(x: Tensor, rows: Sequence[int], path: str | Path, name: str) -> None:
-    r"""Raises an `InputError` that names the first of the fields which is not finite.
+    r"""Raises an `InputError` that names the earliest field which is not finite.
 
     Arguments:
         x: The fields, with shape `(B, *)`.
@@ -267,8 +258,5 @@ def check_finite(x: Tensor, rows: Sequence[int], path: str | Path, name: str) ->
     """
     bad = ~torch.isfinite(x).flatten(1).all(dim=1)
     if bad.any():
-        first = min(rows[i] for i in bad.nonzero().flatten().tolist())
-        raise InputError(
-            f"'{path}' has NaN or inf in field {first} of /{name}: finite fields are wanted, so "
-            f"leave such fields out of the file."
-        )
+        row = min(rows[i] for i in bad.nonzero().flatten().tolist())
+        raise InputError(f"'{path}' has NaN or inf in field {row} of /{name}: leave it out.")

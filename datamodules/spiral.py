@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import InputError, Key, Spiral, noise, uniform
+from constraints import Key, Spiral, check_range, noise, uniform
 
 from .simulated import Coords, SimulatedData
 
 
 class SpiralData(SimulatedData):
-    r"""Creates points spread almost evenly along a spiral, with normal noise. A field has shape
-    `(2, 1, 1)`, and its distance to the constraint is that to the curve.
+    r"""Creates points almost evenly along a spiral, with normal noise. A field has shape
+    `(2, 1, 1)`, and its distance to the constraint is the distance to the curve.
 
     Arguments:
         constraint: The spiral.
@@ -27,10 +27,9 @@ class SpiralData(SimulatedData):
 
     def __init__(self, constraint: Spiral, std: float = 0.01, **kwargs: Any) -> None:
         super().__init__(constraint, **kwargs)
-        if std < 0:
-            raise InputError(f"SpiralData expects a std that is not negative, got {std}.")
+        check_range(self, "[0, inf)", std=std)
         self.std = std
-        # beyond 7 std is one point in 4e10; the rest is for rounding
+        # one point in 4e10 lies beyond 7 std; the rest is for rounding
         self.floor = 7 * std + 1e-6 * constraint.scale
 
     def draw(self, keys: Sequence[Key]) -> Tensor:

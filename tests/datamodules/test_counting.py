@@ -52,15 +52,15 @@ def test_share_of_training_images_is_spoilt() -> None:
 
 
 def test_numbers_that_make_no_range_are_refused() -> None:
-    with pytest.raises(InputError, match=r"lowest.*\b5\b.*\b4\b"):
+    with pytest.raises(InputError, match=r"highest.*\b5\b.*\b4\b"):
         CountingData(lowest=5, highest=4)
 
 
 @pytest.mark.parametrize(
     ("options", "got"),
     [
-        ({"sizes": (0, 0)}, r"\(0, 0\)"),
-        ({"sizes": (4, -1)}, r"\(4, -1\)"),
+        ({"sizes": (0, 0)}, r"sizes.*\b0\."),
+        ({"sizes": (4, -1)}, r"sizes.*-1"),
         ({"points": 0}, r"\b0\b"),
         ({"spoilt": 1.5}, r"1\.5"),
         ({"spoilt": -0.1}, r"-0\.1"),

@@ -194,8 +194,8 @@ def test_file_says_what_it_holds_and_whom_it_fits(tmp_path: Path) -> None:
     [
         (lambda: point_mass(constraint=Box(0.0, math.inf)), "Box|limits"),
         (lambda: arm(constraint=Box([0.0] * 3, 1.0)), "3 channels"),
-        (lambda: point_mass(knots=3), "4 knots"),
-        (lambda: arm(frames=1), "2 frames"),
+        (lambda: point_mass(knots=3), r"knots.*\b3\b"),
+        (lambda: arm(frames=1), r"frames.*\b1\b"),
         (lambda: arm(lengths=[1.0, 1.0, 1.0]), "lengths"),
         (lambda: arm(damping=-1.0), r"damping.*-1\.0"),
     ],
