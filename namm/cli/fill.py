@@ -3,13 +3,9 @@ r"""Fills in the padding and the channels that a configuration leaves to its dat
 __all__ = ["fill"]
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 from jsonargparse import Namespace
-
-from constraints import InputError
-
-from .. import Padding
 
 
 class Data(Protocol):
@@ -26,15 +22,13 @@ def fill(config: Any, build: Callable[[], Data]) -> None:
     r"""Gives the networks in a configuration the padding and the channels of the data.
 
     The padding of a periodic axis is circular, and the padding of any other axis replicate. A
-    value that the configuration gives stays. Channels that the data do not know stay null.
+    value that the configuration gives stays. A value that the data do not know stays null, which a
+    network that needs the value refuses.
 
     Arguments:
         config: The configuration of a model: mappings, or namespaces, with null for a value that
             is left to the data. It is changed.
         build: Returns the data module. It is called once, and only if a value is null.
-
-    Raises:
-        InputError: If a padding is null and the data do not say their boundary.
     """
     if not (found := [*unfilled(config)]):
         return
@@ -42,13 +36,7 @@ def fill(config: Any, build: Callable[[], Data]) -> None:
     for arguments, name in found:
         if name == "channels":
             arguments[name] = data.channels
-        elif data.boundary is None:
-            choices = " or ".join(get_args(Padding))
-            raise InputError(
-                f"{type(data).__name__} tells no boundary of its axes: give the padding of each "
-                f"network, {choices} for each axis, such as [circular, replicate]."
-            )
-        else:
+        elif data.boundary is not None:
             kinds = data.boundary.values()
             arguments[name] = ["circular" if k == "periodic" else "replicate" for k in kinds]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from constraints import Burgers, Divergence, InputError, TotalBrightness
+from constraints import Burgers, Divergence, TotalBrightness
 from datamodules import BurgersData, ImageData, KolmogorovData
 from namm.cli.fill import Data, fill
 from tests.commands import PROBLEM, checkpoint, edited, fit, write
@@ -72,9 +72,8 @@ def test_data_are_built_only_if_a_value_is_null() -> None:
     fill(config, lambda: pytest.fail("built"))
 
 
-def test_data_without_a_boundary_need_an_explicit_padding() -> None:
-    with pytest.raises(InputError, match=r"Known .* circular or replicate or reflect"):
-        filled(Known(None))
+def test_data_without_a_boundary_leave_the_padding_null() -> None:
+    assert filled(Known(None))["parts"][0]["init_args"] == {"padding": None}
 
 
 def test_recipe_of_a_checkpoint_is_explicit(problem: Path) -> None:

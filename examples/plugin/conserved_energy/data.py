@@ -59,6 +59,7 @@ class WaveData(SimulatedData):
         return {
             "axes": ["x", "t"],
             "channels": ["u"],
+            "boundary": {"x": "periodic", "t": "none"},
             "modes": MODES,
             "solver": "exact, a sum of travelling waves",
             "units": "dimensionless",
