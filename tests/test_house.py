@@ -88,7 +88,6 @@ def test_lines_of_raise_statements_are_few() -> None:
     assert sum(lines) <= 350
 
 
-@yet
 @pytest.mark.parametrize(
     ("folders", "most"), [((*PACKAGES, "benchmarks"), 300), (("tests",), 400)]
 )
