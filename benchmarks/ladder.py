@@ -179,7 +179,7 @@ def draw(pairs: list[tuple[str, str]], file: Path) -> None:
     axes = figure.add_subplot(xlim=(-0.45, 4.8), ylim=(-0.3, max(floor.values()) + 0.3))
     axes.set_axis_off()
     for name, y in floor.items():
-        left, width = (-0.4, 4.8) if name in ends else (columns[name] - 0.43, 0.86)
+        left, width = (-0.43, 4.86) if name in ends else (columns[name] - 0.43, 0.86)
         style = "round,pad=0,rounding_size=0.08"
         box = FancyBboxPatch((left, y - 0.2), width, 0.4, boxstyle=style)
         box.set(facecolor=COLOURS.get(name, "#d5e3f0"), edgecolor="#444444", zorder=3)

@@ -19,7 +19,7 @@ from .transition import DDIM, Step, Transition
 
 @dataclass
 class Result:
-    r"""What a sampler or solver returns.
+    r"""The fields that a sampler or a solver returns.
 
     Arguments:
         y: The clean fields, with shape `(B, C, *S)`.

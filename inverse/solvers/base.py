@@ -23,7 +23,7 @@ State = TypeVar("State")
 
 
 class Cost(NamedTuple):
-    r"""What a solver spends on the denoiser for each sample: calls, and vector-Jacobian products.
+    r"""The calls and vector-Jacobian products that a solver takes of the denoiser for a sample.
     A product costs about two calls."""
 
     calls: int

@@ -1,4 +1,4 @@
-r"""What the solvers by pseudoinverse guidance share."""
+r"""The base of the solvers by pseudoinverse guidance."""
 
 __all__ = ["Directions", "Pseudoinverse", "PseudoinverseState"]
 

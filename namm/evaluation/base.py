@@ -1,4 +1,4 @@
-r"""What every evaluation shares: the guards of a distance, the rows of `results.json`, the figure.
+r"""The base of all evaluations: the guards of a distance, the rows of `results.json`, the figure.
 
 A small distance alone proves nothing: samples that are all the same field, or an inverse map that
 has forgotten the data, satisfy a constraint too. So each run also reports the discrepancy, the

@@ -21,7 +21,7 @@ from .weights import ROOT, STAGES, find
 
 @dataclass(frozen=True)
 class Trained:
-    r"""What is trained for a problem, frozen and in evaluation mode.
+    r"""The trained parts of a problem, frozen and in evaluation mode.
 
     Eight samples of `burgers = namm.load("burgers")`, whatever the working directory:
 

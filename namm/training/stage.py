@@ -1,4 +1,4 @@
-r"""What every training stage shares: keyed noise, optimiser, logging, and a guard against NaN."""
+r"""The base of training stages: keyed noise, optimiser, logging, and a guard against NaN."""
 
 __all__ = ["Stage", "first_rows", "training_loader"]
 
