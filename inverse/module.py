@@ -84,7 +84,7 @@ class Inverse(Evaluation):
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.hold_out(batch["x"])
+        self.hold_out(batch["x"], batch.get("given"))
         offset = batch["index"] - self.first
         chosen = (offset >= 0) & (offset < self.fields)
         x, index = batch["x"][chosen], batch["index"][chosen].tolist()
@@ -129,7 +129,7 @@ class Inverse(Evaluation):
                 error = torch.linalg.vector_norm((end - x).flatten(1), dim=1)
                 truth = torch.linalg.vector_norm(x.flatten(1), dim=1)
                 extra["relative_error"] = error / truth
-            self.score(name, end, **extra)
+            self.score(name, end, given, **extra)
         if not self.shown:
             pictures = {"data": batch["x"]}
             if self.operator.observes:

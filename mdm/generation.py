@@ -71,7 +71,7 @@ class Generation(Evaluation):
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.hold_out(batch["x"])
+        self.hold_out(batch["x"], batch.get("given"))
         if batch_idx == 0:
             self.shown["data"] = batch["x"]
 

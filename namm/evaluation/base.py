@@ -20,7 +20,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, InputError
+from constraints import Constraint, Given, InputError
 
 from ..description import plain_data
 from ..mirror import Mirror
@@ -108,16 +108,17 @@ class Evaluation(L.LightningModule, abc.ABC):
             self.scores[name] = {key: metric.to(self.device) for key, metric in metrics.items()}
         return self.scores[name]
 
-    def score(self, name: str, x_hat: Tensor, **extra: Tensor) -> None:
+    def score(self, name: str, x_hat: Tensor, given: Given | None = None, **extra: Tensor) -> None:
         r"""Adds fields to a protocol.
 
         Arguments:
             name: The protocol.
             x_hat: The fields of the method, with shape `(B, C, *S)`.
+            given: The data of each sample.
             extra: Further numbers per sample, each with shape `(B,)`.
         """
         metrics = self.protocol(name, x_hat, *extra)
-        metrics["distance"].update(self.constraint(x_hat))
+        metrics["distance"].update(self.constraint(x_hat, given))
         for key in GUARDS & metrics.keys():
             metrics[key].update(x_hat, real=False)
         for key, value in extra.items():
@@ -155,15 +156,16 @@ class Evaluation(L.LightningModule, abc.ABC):
         return made
 
     @torch.no_grad()
-    def hold_out(self, x: Tensor) -> None:
+    def hold_out(self, x: Tensor, given: Given | None = None) -> None:
         r"""Adds held-out data: to the guards, to the data's own distance, and to the cycle error.
 
         Arguments:
             x: The data, with shape `(N, C, *S)`.
+            given: The data of each sample.
         """
         self.constraint.check_shape(x)
         self.held.append(x)
-        self.floor.update(self.constraint(x))
+        self.floor.update(self.constraint(x, given))
         self.cycle.update((self.maps.inverse(self.maps(x)) - x).abs().flatten(1).mean(dim=1))
 
     def rows(self) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from constraints import Burgers, InputError, derive_seed
+from constraints import Burgers, Constraint, Given, InputError, derive_seed
 from inverse import (
     DPS,
     Bound,
@@ -144,6 +145,26 @@ def test_stage_scores_its_answers(tmp_path: Path) -> None:
     assert row["metric"] == "distance" and row["n"] == 6 and row["calls"] == 0
     # 24 numbers are measured, the first of 8 frames is free
     assert (floor["metric"], floor["value"]) == ("chi2_floor", pytest.approx(16 / 24))
+
+
+class Centre(Constraint):
+    """Fields whose mean is the centre of their own sample; 0 without data."""
+
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
+        centre = 0 if given is None else given["centre"][:, None]
+        return x.flatten(1).mean(dim=1, keepdim=True) - centre
+
+
+def test_stage_passes_the_data_of_each_sample(tmp_path: Path) -> None:
+    x = torch.randn(4, 1, 8, 8)
+    centre = x.flatten(1).mean(dim=1)
+    rows = [{"x": x[i], "index": i, "given": {"centre": centre[i]}} for i in range(4)]
+    solver = DPS(0.5, Centre(), transition=DDIM(4))
+    stage = Inverse(tiny_denoiser(), Centre(), Select(-1, 3, 8), solver, fields=3, samples=2)
+    make_trainer(tmp_path).test(stage, DataLoader(rows, batch_size=2), verbose=False)  # type: ignore[arg-type]
+    found = json.loads((tmp_path / "results.json").read_text())["rows"]
+    (data,) = pick(found, method="data", metric="distance")
+    assert data["value"] < 1e-6
 
 
 def test_measurement_without_noise_has_no_chi2(tmp_path: Path) -> None:
