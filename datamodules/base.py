@@ -129,8 +129,8 @@ class FieldData(KeyedData):
             size = len(self.fields[split])
             n = self.predict_sizes.get(split, size)
             if n > size:
-                asked = f"`predict_sizes` asks for {n} fields of split '{split}'"
-                raise InputError(f"{asked}, but '{self.file}' has {size}: ask for fewer.")
+                wanted = f"`predict_sizes` asks for {n} fields of split '{split}'"
+                raise InputError(f"{wanted}, but '{self.file}' has {size}: ask for fewer.")
             loaders.append(self.in_order(Subset(self.fields[split], range(n))))
         return loaders
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, noise
+from constraints import Constraint, check_range, noise
 from datamodules import SimulatedData
 
 MODES = 4
@@ -36,11 +36,8 @@ class WaveData(SimulatedData):
         self, constraint: Constraint, points: int = 32, frames: int = 32, **kwargs: Any
     ) -> None:
         super().__init__(constraint, **kwargs)
-        if points <= 2 * MODES or frames < 2:
-            raise InputError(
-                f"WaveData expects more than {2 * MODES} points and 2 frames or more, got "
-                f"{points} and {frames}."
-            )
+        check_range(self, f"({2 * MODES}, inf)", points=points)
+        check_range(self, "[2, inf)", frames=frames)
         self.x = 2 * math.pi / points * torch.arange(points, dtype=torch.float64)
         self.t = 0.05 * torch.arange(frames, dtype=torch.float64)
 
