@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, distributed, multiprocessing
 
 from namm.cli.plan import Job
-from namm.evaluation.results import markdown
 from namm.training.checkpoint import build_part
 
 from .common.program import launch
+from .common.tables import table
 from .solvers import SOLVERS, SPACES, Tuner, planned, recipe
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -106,10 +106,9 @@ def main() -> None:
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-    columns = list(next(iter(found.values())))
-    lines = [["solver", *columns], ["---"] * (len(columns) + 1)]
-    lines += [[key, *(f"{row[c]:.1e}" for c in columns)] for key, row in found.items()]
-    text = markdown(lines)
+    names = list(next(iter(found.values())))
+    rows = [[key, *(f"{row[name]:.1e}" for name in names)] for key, row in found.items()]
+    text = table(["solver", *names], rows)
     (options.out / "invariance.md").write_text(text + "\n")
     content = {"fields": options.fields, "torch": torch.__version__, "differences": found}
     (options.out / "invariance.json").write_text(json.dumps(content, indent=1) + "\n")

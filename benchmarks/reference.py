@@ -13,17 +13,18 @@ networks of their own. On Burgers the field is theirs too, on the Kolmogorov flo
 also holds a run of fewer samples against the whole one, whose tables are in the folder.
 """
 
-import argparse
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from namm.cli.report import report
-from namm.evaluation.results import half, markdown, with_half
+from namm.evaluation.results import half, with_half
 from namm.training.io import atomic
 
-from .common.program import launch
+from .common.program import launch, options
+from .common.tables import join
+from .common.tables import table as markdown
 
 # mean distances of 32 samples, at the end that keeps the noise of the last step, by the task that
 # stands beside them
@@ -53,26 +54,26 @@ def beside(
 
 
 def table(compared: list[dict[str, Any]]) -> str:
-    r"""Returns what `beside` found as Markdown."""
-    head = ("task", "method", "end", "n", "distance", "published by the authors", "ratio to it")
-    lines = [head, ("---",) * len(head)]
+    r"""Returns the rows of `beside` as Markdown. A ratio needs the noise of the last step."""
+    head = ["task", "method", "end", "n", "distance", "published by the authors", "ratio to it"]
+    lines = []
     for row in compared:
-        same = row["protocol"] == "published"  # or ours has no noise of the last step
-        ratio = f"{row['value'] / row['published']:.2g}" if same else ""
-        first = (row["task"], row["method"], row["protocol"], str(row["n"]))
-        lines.append((*first, with_half(row), f"{row['published']:g}", ratio))
-    return markdown(lines)
+        ratio = row["value"] / row["published"]
+        words = [row["task"], row["method"], row["protocol"], row["n"], with_half(row)]
+        words += [f"{row['published']:g}"]
+        lines.append([*words, f"{ratio:.2g}" if row["protocol"] == "published" else ""])
+    return markdown(head, lines)
 
 
-def agreement(held: list[dict[str, Any]]) -> str:
-    r"""Returns what `against` found as Markdown."""
-    head = ("task", "method", "end", "metric", "n", "mean", "n", "whole run", "allowed", "agree")
-    lines = [head, ("---",) * len(head)]
-    for row in held:
-        words = (row["task"], row["method"], row["protocol"], row["metric"], str(row["n"]))
-        numbers = (f"{row['value']:.3g}", str(row["n_whole"]), f"{row['whole']:.3g}")
-        lines.append((*words, *numbers, f"{row['allowed']:.2g}", "yes" if row["agree"] else "no"))
-    return markdown(lines)
+def agreement(pairs: list[dict[str, Any]]) -> str:
+    r"""Returns the rows of `against` as Markdown."""
+    head = ["task", "method", "end", "metric", "n", "mean", "n", "whole run", "allowed", "agree"]
+    lines = []
+    for row in pairs:
+        words = [row[key] for key in ("task", "method", "protocol", "metric", "n")]
+        numbers = [f"{row['value']:.3g}", row["n_whole"], f"{row['whole']:.3g}"]
+        lines.append([*words, *numbers, f"{row['allowed']:.2g}", "yes" if row["agree"] else "no"])
+    return markdown(head, lines)
 
 
 def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,50 +107,43 @@ def commands(runs: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    r"""Writes the tables of a run, beside what is published and beside a whole run."""
+    parser = options(__doc__)
     parser.add_argument("runs", type=Path, help="the folder of the run")
     parser.add_argument("--out", type=Path, help="the folder of the tables; the run's if missing")
     parser.add_argument("--whole", type=Path, help="the folder of the tables of the whole run")
-    options = parser.parse_args(argv)
-    runs, out = options.runs, options.out or options.runs
+    args = parser.parse_args(argv)
+    runs, out = args.runs, args.out or args.runs
     problem = runs.name.split("-")[0]
     if problem not in PUBLISHED:
         parser.error(f"{runs} is no run of {' or '.join(PUBLISHED)}: nothing is published for it.")
-
-    whole = options.whole / "results.json" if options.whole else None
+    whole = args.whole / "results.json" if args.whole else None
     if whole and not whole.is_file():
         parser.error(f"there is no {whole}: give --whole the folder of the tables of a whole run.")
 
     report(runs)
     results = json.loads((runs / "results.json").read_text())
-    compared = beside(results["rows"], PUBLISHED[problem])
-    ran = commands(runs)
+    compared, ran = beside(results["rows"], PUBLISHED[problem]), commands(runs)
+    pairs: list[dict[str, Any]] = []
     parts = [
         (runs / "report.md").read_text().rstrip(),
         "Beside the distances published by the authors of the paper: means of 32 samples of "
         "their networks, with the noise of the last step (`published`), without intervals.",
         table(compared),
     ]
-    held = []
     if whole:
-        held = against(results["rows"], json.loads(whole.read_text())["rows"])
-        agree = sum(row["agree"] for row in held)
-        parts += [f"Beside the whole run {agree} of {len(held)} means agree:", agreement(held)]
+        pairs = against(results["rows"], json.loads(whole.read_text())["rows"])
+        agree = sum(row["agree"] for row in pairs)
+        parts += [f"Means that agree with the whole run: {agree} of {len(pairs)}."]
+        parts += [agreement(pairs)]
     seeds = ", ".join(sorted({str(row["seed"]) for row in results["rows"]}))
     parts += [f"Made by, with seed {seeds}:", "\n".join(f"    {command}" for command in ran)]
-    text = "\n\n".join(parts)
+    results |= {"compared": compared, "whole": pairs, "commands": ran}
     out.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("report.md", text),
-        (
-            "results.json",
-            json.dumps(
-                {**results, "compared": compared, "whole": held, "commands": ran}, indent=1
-            ),
-        ),
-    ):
+    texts = {"report.md": join(*parts), "results.json": json.dumps(results, indent=1)}
+    for name, text in texts.items():
         with atomic(out / name) as file:
-            file.write(f"{content}\n".encode())
+            file.write(f"{text.rstrip()}\n".encode())
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def summarise(results: dict[str, Any]) -> str:
 def index(results: dict[str, Any]) -> Cells:
     r"""Returns the rows by task, method, protocol and metric."""
     keys = ("task", "method", "protocol", "metric")
-    cells: Cells = {tuple(row[k] for k in keys): row for row in results["rows"]}  # type: ignore
+    cells: Cells = {tuple(row[k] for k in keys): row for row in results["rows"]}
     for task, by_method in results["further"].items():
         for method, by_protocol in by_method.items():
             for protocol, by_metric in by_protocol.items():
