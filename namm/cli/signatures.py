@@ -48,7 +48,9 @@ def options_of(target: Any, name: str = "") -> Owner:
     actions = [action for action in parser._actions if not action.dest.endswith(".help")]
     hints = {action.dest: getattr(action, "_typehint", None) for action in actions}
     defaults = {action.dest: action.default for action in actions}
-    return Owner(name, hints, defaults, [*iter_required_keys(parser)])
+    # a required field of a group can have its value in the default of the group
+    needs = [key for key in iter_required_keys(parser) if defaults.get(key) is None]
+    return Owner(name, hints, defaults, needs)
 
 
 def class_types(hint: Any) -> tuple[type, ...]:
