@@ -35,6 +35,7 @@ from .common.program import launch, options
 from .common.tables import columns, join
 
 # the width and blocks of the convex network, and the arguments of a patch network, if it is one
+AXES = ("circular", "replicate")  # the padding of space and time
 MAPS: dict[str, tuple[tuple[int, int], tuple[int, ...]]] = {
     "g 8x1, f patch 4, 96x6, detail 24x2": ((8, 1), (4, 96, 6, 24, 2)),
     "g 8x1, f patch 4, 64x6, detail 16x2": ((8, 1), (4, 64, 6, 16, 2)),
@@ -48,8 +49,12 @@ MAPS: dict[str, tuple[tuple[int, int], tuple[int, ...]]] = {
 def maps_of(name: str) -> MirrorMap:
     r"""Returns the maps of a candidate."""
     forward, inverse = MAPS[name]
-    g = ICNN(1, *forward)
-    f = PatchNet(1, *inverse) if inverse else ResNet(1, 24, 6, dropout=0.0, skip=False)
+    g = ICNN(1, *forward, padding=AXES)
+    f = (
+        PatchNet(1, *inverse, padding=AXES)
+        if inverse
+        else ResNet(1, 24, 6, dropout=0.0, skip=False, padding=AXES)
+    )
     return MirrorMap(g, f)
 
 
@@ -67,7 +72,7 @@ def unet(patch: int, widths: Sequence[int], attention: int, layers: int = 1) -> 
         up_block_types=[f"{level}UpBlock2D" for level in levels[::-1]],
         norm_num_groups=8,
     )
-    return DiffusersDenoiser(net, patch=patch)
+    return DiffusersDenoiser(net, patch=patch, padding=AXES)
 
 
 # the patch, the widths, the level with attention, and the layers of a level

@@ -40,6 +40,7 @@ from .common.program import launch, options
 from .common.tables import columns, join, table
 from .search import training_data, unet
 
+AXES = ("circular", "replicate")  # the padding of space and time
 SHAPE = (1, 64, 64)
 
 
@@ -102,12 +103,16 @@ def our_loss(mirror: MirrorMap, constraint: Burgers, x: Tensor, noise: Tensor) -
 
 def trained_maps(bfloat16: bool = False) -> MirrorMap:
     r"""Returns maps of the size that is trained on two cores."""
-    return MirrorMap(ICNN(1, 8, 1), PatchNet(1, 4, 64, 6, 16, 2, bfloat16=bfloat16))
+    return MirrorMap(
+        ICNN(1, 8, 1, padding=AXES), PatchNet(1, 4, 64, 6, 16, 2, bfloat16=bfloat16, padding=AXES)
+    )
 
 
 def paper_maps() -> MirrorMap:
     r"""Returns maps of the size of the paper, without dropout, so that losses can be compared."""
-    return MirrorMap(ICNN(1, 32, 3), ResNet(1, 64, 6, dropout=0.0, softplus=True))
+    return MirrorMap(
+        ICNN(1, 32, 3, padding=AXES), ResNet(1, 64, 6, dropout=0.0, softplus=True, padding=AXES)
+    )
 
 
 class Steps:

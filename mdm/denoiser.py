@@ -83,6 +83,7 @@ class DiffusersDenoiser(Denoiser):
         net: The network, for example a `diffusers.UNet2DModel` of `C patch²` channels in and out.
         schedule: The noise schedule; `VPSchedule()` if missing.
         padding: The padding modes of the last two axes, given to all convolutions of the network.
+            A command takes them from the data. A network without convolutions needs none.
         patch: The side of the patches that are folded into channels before the network, which
             makes it about `patch²` times cheaper.
         bfloat16: Whether the network computes in bfloat16 while training: a gain only where
@@ -96,7 +97,7 @@ class DiffusersDenoiser(Denoiser):
         self,
         net: nn.Module,
         schedule: Schedule | None = None,
-        padding: Sequence[Padding] = ("circular", "replicate"),
+        padding: Sequence[Padding] | None = None,
         patch: int = 1,
         bfloat16: bool = False,
     ) -> None:

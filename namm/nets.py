@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, check_range
 
-from .padding import AxisConv2d, AxisConvTranspose2d, Padding
+from .padding import AxisConv2d, AxisConvTranspose2d, Padding, known
 
 
 class ICNN(nn.Module):
@@ -46,24 +46,24 @@ class ICNN(nn.Module):
         https://arxiv.org/abs/2406.12816
 
     Arguments:
-        channels: The number C of channels of the field.
+        channels: The number C of channels of the field. A command takes it from the data.
         width: The number of filters.
         layers: The number L of layers above the first.
         strength: The strong convexity a, in (0, 1).
-        padding: The padding modes of the last two axes.
+        padding: The padding modes of the last two axes. A command takes them from the data.
     """
 
     def __init__(
         self,
-        channels: int = 1,
+        channels: int | None = None,
         width: int = 32,
         layers: int = 3,
         strength: float = 0.9,
-        padding: Sequence[Padding] = ("circular", "replicate"),
+        padding: Sequence[Padding] | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < strength < 1:
-            raise ValueError(f"ICNN expects a strength in (0, 1), got {strength}.")
+        channels, padding = known(self, channels, padding)
+        check_range(self, "(0, 1)", strength=strength)
         self.strength = strength
         # q and l of all layers see the same x: one convolution computes them all
         self.free = AxisConv2d(channels, 2 * (layers + 1) * width, 3, padding=padding)
@@ -135,27 +135,28 @@ class ResNet(nn.Module):
     convolution.
 
     Arguments:
-        channels: The number of channels of the field.
+        channels: The number of channels of the field. A command takes it from the data.
         width: The number of filters at full resolution.
         blocks: The number of residual blocks at a quarter of the resolution.
         dropout: The dropout probability inside the blocks, while training.
         skip: Whether to add the input to the output.
         softplus: Whether to end on a softplus; for parity with the reference, since it also hides
             small negative values.
-        padding: The padding modes of the last two axes.
+        padding: The padding modes of the last two axes. A command takes them from the data.
     """
 
     def __init__(
         self,
-        channels: int = 1,
+        channels: int | None = None,
         width: int = 64,
         blocks: int = 6,
         dropout: float = 0.5,
         skip: bool = True,
         softplus: bool = False,
-        padding: Sequence[Padding] = ("circular", "replicate"),
+        padding: Sequence[Padding] | None = None,
     ) -> None:
         super().__init__()
+        channels, padding = known(self, channels, padding)
         self.skip, self.softplus = skip, softplus
 
         def unit(conv: nn.Module, features: int) -> list[nn.Module]:
@@ -196,7 +197,7 @@ class PatchNet(nn.Module):
     exactly.
 
     Arguments:
-        channels: The number of channels of the field.
+        channels: The number of channels of the field. A command takes it from the data.
         patch: The side of a patch, which is the total stride.
         width: The number of features on the coarse grid.
         blocks: The number of residual blocks on the coarse grid.
@@ -207,12 +208,12 @@ class PatchNet(nn.Module):
         bfloat16: Whether the coarse grid computes in bfloat16 while training, where most of the
             operations are. Evaluation is in full precision. A gain only where there are matrix
             instructions for it.
-        padding: The padding modes of the last two axes.
+        padding: The padding modes of the last two axes. A command takes them from the data.
     """
 
     def __init__(
         self,
-        channels: int = 1,
+        channels: int | None = None,
         patch: int = 4,
         width: int = 96,
         blocks: int = 6,
@@ -220,9 +221,10 @@ class PatchNet(nn.Module):
         finish: int = 2,
         dilations: Sequence[int] = (1,),
         bfloat16: bool = False,
-        padding: Sequence[Padding] = ("circular", "replicate"),
+        padding: Sequence[Padding] | None = None,
     ) -> None:
         super().__init__()
+        channels, padding = known(self, channels, padding)
         self.patch, self.low = patch, bfloat16
 
         def block(dilation: int) -> nn.Module:

@@ -9,7 +9,7 @@ that has ends.
 __all__ = ["AxisConv2d", "AxisConvTranspose2d", "Padding", "fold", "pad", "pad_per_axis"]
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,24 @@ def _ends(x: Tensor, dim: int, w: int, mode: Padding) -> tuple[Tensor, Tensor, T
     if mode == "replicate":
         return low, x, high
     return torch.zeros_like(low), x, torch.zeros_like(high)
+
+
+def known(
+    network: nn.Module, channels: int | None, padding: Sequence[Padding] | None
+) -> tuple[int, Sequence[Padding]]:
+    r"""Returns the channels and the padding of a network, and refuses a network without them.
+
+    Arguments:
+        network: The network.
+        channels: The number of channels of a field.
+        padding: The padding modes of the last two axes.
+    """
+    if channels is None or padding is None:
+        raise InputError(
+            f"{type(network).__name__} needs `channels`, and `padding` of the last two axes: "
+            f"{', '.join(get_args(Padding))}, such as [circular, replicate]."
+        )
+    return channels, padding
 
 
 def fold(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
@@ -104,14 +122,14 @@ class AxisConv2d(nn.Conv2d):
         kernel_size: int,
         stride: int = 1,
         bias: bool = True,
-        padding: Sequence[Padding] = ("circular", "replicate"),
+        padding: Sequence[Padding] | None = None,
         dilation: int = 1,
     ) -> None:
         reach = dilation * (kernel_size // 2)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, reach, dilation, bias=bias
         )
-        self.axes = tuple(padding)
+        self.axes = tuple(known(self, in_channels, padding)[1])
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
@@ -156,10 +174,10 @@ class AxisConvTranspose2d(nn.ConvTranspose2d):
         self,
         in_channels: int,
         out_channels: int,
-        padding: Sequence[Padding] = ("circular", "replicate"),
+        padding: Sequence[Padding] | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
-        self.axes = tuple(padding)
+        self.axes = tuple(known(self, in_channels, padding)[1])
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         h, w = x.shape[-2:]
@@ -167,7 +185,7 @@ class AxisConvTranspose2d(nn.ConvTranspose2d):
         return x[..., 3 : 3 + 2 * h, 3 : 3 + 2 * w]
 
 
-def pad_per_axis(module: nn.Module, padding: Sequence[Padding]) -> nn.Module:
+def pad_per_axis(module: nn.Module, padding: Sequence[Padding] | None) -> nn.Module:
     r"""Replaces every padded convolution inside a foreign network by an `AxisConv2d` with the same
     weights, in place; names and `state_dict` stay.
 

@@ -18,6 +18,8 @@ from datamodules import BurgersData
 from mdm import Denoiser, DiffusersDenoiser, GaussianDenoiser, Result, Sampler, Schedule
 from namm import ICNN, Mirror, MirrorMap, PatchNet
 
+AXES = ("circular", "replicate")  # space and time of Burgers
+
 
 def counted(denoiser: Any) -> Any:
     """Keeps the numbers of calls and vector-Jacobian products of a denoiser, as attributes."""
@@ -66,7 +68,7 @@ def tiny_denoiser(**options: Any) -> DiffusersDenoiser:
     """A denoiser whose weights depend on nothing, of two convolutions."""
 
     torch.manual_seed(1)
-    return DiffusersDenoiser(Tiny(options.get("patch", 1) ** 2), **options)
+    return DiffusersDenoiser(Tiny(options.get("patch", 1) ** 2), **{"padding": AXES, **options})
 
 
 class Recorder(Sampler):
@@ -121,8 +123,8 @@ class Total(Constraint):
 def tiny_mirror() -> MirrorMap:
     """Two maps with a few hundred weights, for grids of even sides."""
 
-    inverse = PatchNet(patch=2, width=8, blocks=1, detail=4, finish=1)
-    return MirrorMap(ICNN(width=4, layers=1), inverse)
+    inverse = PatchNet(patch=2, width=8, blocks=1, detail=4, finish=1, channels=1, padding=AXES)
+    return MirrorMap(ICNN(width=4, layers=1, channels=1, padding=AXES), inverse)
 
 
 def tiny_data(folder: Path, constraint: Burgers | None = None, **options: Any) -> BurgersData:

@@ -16,7 +16,7 @@ from mdm import Denoiser, DiffusersDenoiser, Result
 from namm import ICNN, MirrorMap, PatchNet
 from namm.cli import lightning as cli
 from tests.datamodules.references import Late, solve, value
-from tests.problems import Tiny, tiny_data, tiny_denoiser, tiny_mirror
+from tests.problems import AXES, Tiny, tiny_data, tiny_denoiser, tiny_mirror
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -137,15 +137,15 @@ def test_both_ends_are_scored_on_burgers(reference: Path, tmp_path: Path) -> Non
 
 def test_both_ends_are_scored_on_kolmogorov(kolmogorov_reference: Path, tmp_path: Path) -> None:
     maps = MirrorMap(
-        ICNN(channels=16, width=4, layers=1),
-        PatchNet(channels=16, patch=2, width=8, blocks=1, detail=4, finish=1),
+        ICNN(channels=16, width=4, layers=1, padding=AXES),
+        PatchNet(channels=16, patch=2, width=8, blocks=1, detail=4, finish=1, padding=AXES),
     )
     rows = solve(
         tmp_path,
         kolmogorov(kolmogorov_reference),
         Select(1, STATES, 16, 0.2),
         DPS(transition=Late()),
-        denoiser=DiffusersDenoiser(Tiny(16)),
+        denoiser=DiffusersDenoiser(Tiny(16), padding=AXES),
         mirror=maps,
         fields=2,
         samples=2,

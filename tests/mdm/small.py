@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from constraints import Burgers
 from mdm import MDM, CosineSchedule, DiffusersDenoiser, DPMSolver, FlowSchedule, VPSchedule
 from namm import Optimiser
-from tests.problems import tiny_denoiser
+from tests.problems import AXES, tiny_denoiser
 
 SCHEDULES = (VPSchedule(), CosineSchedule(), FlowSchedule())
 
@@ -30,7 +30,7 @@ def unet() -> DiffusersDenoiser:
         norm_num_groups=4,
         attention_head_dim=8,
     )
-    denoiser = DiffusersDenoiser(net, patch=2).eval()
+    denoiser = DiffusersDenoiser(net, patch=2, padding=AXES).eval()
     denoiser.calibrate(0.5 + 0.3 * torch.randn(64, 1, 8, 8))
     return denoiser
 

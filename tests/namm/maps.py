@@ -7,8 +7,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from namm import PatchNet
-
-AXES = ("circular", "replicate")
+from tests.problems import AXES as AXES
 
 
 def unet(**options: Any) -> UNet2DModel:
@@ -27,6 +26,7 @@ def unet(**options: Any) -> UNet2DModel:
 
 
 def small_patch(patch: int = 4, **options: Any) -> PatchNet:
+    options = {"channels": 1, "padding": AXES, **options}
     return PatchNet(patch=patch, width=8, blocks=1, detail=4, finish=1, **options)
 
 

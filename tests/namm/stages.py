@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from constraints import Burgers
 from namm import EMA, ICNN, NAMM, Flops, MirrorMap, Optimiser, Provenance, ResNet
 from namm.training.io import KeepLast
-from tests.problems import make_trainer, tiny_data, tiny_mirror
+from tests.problems import AXES, make_trainer, tiny_data, tiny_mirror
 
 
 def tiny_stage(mirror: MirrorMap | None = None, **options: Any) -> NAMM:
@@ -82,4 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_dropout() -> MirrorMap:
-    return MirrorMap(ICNN(width=4, layers=1), ResNet(width=4, blocks=1))
+    return MirrorMap(
+        ICNN(width=4, layers=1, channels=1, padding=AXES),
+        ResNet(width=4, blocks=1, channels=1, padding=AXES),
+    )

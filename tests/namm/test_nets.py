@@ -16,6 +16,7 @@ from tests.problems import randomise, tiny_mirror
 def convex(strength: float = 0.9, seed: int = 0, scale: float = 0.5, **options: Any) -> ICNN:
     """A convex network whose weights are large, so that its Jacobian is far from a I."""
 
+    options = {"channels": 1, "padding": AXES, **options}
     net = ICNN(width=6, layers=2, strength=strength, **options).double()
     randomise(net, scale, seed)
     net.clamp_()
@@ -31,7 +32,7 @@ def networks(padding: tuple[str, str]) -> dict[str, tuple[Callable[[Tensor], Ten
     """All networks by name, with the total stride of each."""
 
     torch.manual_seed(0)
-    options: dict[str, Any] = {"padding": padding}
+    options: dict[str, Any] = {"channels": 1, "padding": padding}
     resnet = ResNet(width=4, blocks=1, **options).eval()
     patch = small_patch(4, **options).eval()
     smooth = ICNN(width=6, layers=2, **options)
@@ -201,11 +202,13 @@ def test_map_does_not_depend_on_the_size_of_the_grid() -> None:
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.1, 1.0])
 def test_strength_beyond_its_range_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match=f"got {strength}"):
-        ICNN(strength=strength)
+        ICNN(strength=strength, channels=1, padding=AXES)
 
 
 # inverse maps and mirrors
-@pytest.mark.parametrize("net", [ResNet(width=4, blocks=1), small_patch()])
+@pytest.mark.parametrize(
+    "net", [ResNet(width=4, blocks=1, channels=1, padding=AXES), small_patch()]
+)
 def test_grid_that_does_not_fit_the_stride_is_refused(net: nn.Module) -> None:
     assert net(torch.randn(2, 1, 8, 12)).shape == (2, 1, 8, 12)
 
@@ -213,7 +216,9 @@ def test_grid_that_does_not_fit_the_stride_is_refused(net: nn.Module) -> None:
         net(torch.randn(2, 1, 8, 10))
 
 
-@pytest.mark.parametrize("net", [ResNet(width=4, blocks=1), small_patch()])
+@pytest.mark.parametrize(
+    "net", [ResNet(width=4, blocks=1, channels=1, padding=AXES), small_patch()]
+)
 def test_inverse_map_treats_samples_independently(net: nn.Module) -> None:
     y, net = torch.randn(16, 1, 8, 8), net.eval()
     with torch.no_grad():
@@ -222,7 +227,7 @@ def test_inverse_map_treats_samples_independently(net: nn.Module) -> None:
 
 
 def test_dropout_is_on_in_training_alone() -> None:
-    net, y = ResNet(width=4, blocks=2), torch.randn(1, 1, 8, 8)
+    net, y = ResNet(width=4, blocks=2, channels=1, padding=AXES), torch.randn(1, 1, 8, 8)
     with torch.no_grad():
         assert not torch.equal(net(y), net(y))
         net.eval()
@@ -232,8 +237,8 @@ def test_dropout_is_on_in_training_alone() -> None:
 def test_skip_and_softplus_of_the_reference() -> None:
     y = torch.randn(2, 1, 8, 8)
     torch.manual_seed(0)
-    plain = ResNet(width=4, blocks=1, skip=False).eval()
-    both = ResNet(width=4, blocks=1, softplus=True).eval()
+    plain = ResNet(width=4, blocks=1, skip=False, channels=1, padding=AXES).eval()
+    both = ResNet(width=4, blocks=1, softplus=True, channels=1, padding=AXES).eval()
     both.load_state_dict(plain.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(both(y), nn.functional.softplus(y + plain(y)))
@@ -256,7 +261,7 @@ def test_bfloat16_is_for_training_alone() -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 8)])
 def test_fields_that_a_network_is_not_made_for_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"channels"):
-        ICNN(width=4, layers=1)(torch.rand(shape))
+        ICNN(width=4, layers=1, channels=1, padding=AXES)(torch.rand(shape))
 
 
 def test_written_out_gradient_trains_as_that_of_autograd_does() -> None:
@@ -276,8 +281,8 @@ def test_written_out_gradient_trains_as_that_of_autograd_does() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: PatchNet(1, 2, 8, 1, 4, 1).double().eval(),
-        lambda: ResNet(1, 4, 1, skip=False).double().eval(),
+        lambda: PatchNet(1, 2, 8, 1, 4, 1, padding=AXES).double().eval(),
+        lambda: ResNet(1, 4, 1, skip=False, padding=AXES).double().eval(),
         lambda: convex(0.4),
     ],
 )

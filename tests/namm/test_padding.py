@@ -25,7 +25,7 @@ def test_pad_follows_the_mode_of_each_axis() -> None:
 
 
 def test_convolution_never_mixes_the_ends_of_an_axis_that_has_ends() -> None:
-    conv = AxisConv2d(1, 1, 5)
+    conv = AxisConv2d(1, 1, 5, padding=AXES)
     x = torch.zeros(1, 1, 16, 16)
     right, top = x.clone(), x.clone()
     right[..., -1], top[..., -1, :] = 1, 1
@@ -53,7 +53,7 @@ def test_convolution_without_borders_is_that_of_torch(
 
 
 def test_transposed_convolution_is_that_of_torch_in_the_interior() -> None:
-    ours = AxisConvTranspose2d(2, 3)
+    ours = AxisConvTranspose2d(2, 3, padding=AXES)
     theirs = nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 2, 6, 8)
@@ -65,7 +65,7 @@ def test_transposed_convolution_is_that_of_torch_in_the_interior() -> None:
 
 
 def test_transposed_convolution_continues_each_axis_in_its_mode() -> None:
-    conv, x = AxisConvTranspose2d(1, 1), torch.randn(1, 1, 6, 6)
+    conv, x = AxisConvTranspose2d(1, 1, padding=AXES), torch.randn(1, 1, 6, 6)
     wide = pad(x, (2, 2), AXES)
 
     torch.testing.assert_close(conv(x), conv(wide)[..., 4:-4, 4:-4], rtol=0, atol=1e-6)
@@ -142,7 +142,7 @@ def test_pad_beyond_the_field_is_refused(mode: Padding, width: int) -> None:
 def test_adjoint_of_a_convolution_is_its_transposed_jacobian(
     kernel: int, stride: int, dilation: int
 ) -> None:
-    conv = AxisConv2d(2, 3, kernel, stride, dilation=dilation).double()
+    conv = AxisConv2d(2, 3, kernel, stride, dilation=dilation, padding=AXES).double()
     x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
     y, pullback = torch.func.vjp(conv, x)
     v = torch.randn_like(y)

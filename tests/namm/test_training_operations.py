@@ -11,7 +11,7 @@ from namm import EMA, ICNN, NAMM, AxisConv2d, CountFlops, Flops, MirrorMap, Opti
 from namm.training.io import KeepLast
 from tests.namm.stages import History, fit, last, same, tiny_stage, weights, with_dropout
 from tests.namm.stages import trained as trained  # a fixture
-from tests.problems import tiny_data
+from tests.problems import AXES, tiny_data
 
 
 # counted operations
@@ -32,7 +32,7 @@ def test_count_of_a_convolution_and_a_product(into_input: bool) -> None:
 
 
 def test_count_of_a_gradient_map() -> None:
-    net, x = ICNN(width=3, layers=1), torch.randn(2, 1, 8, 8)
+    net, x = ICNN(width=3, layers=1, channels=1, padding=AXES), torch.randn(2, 1, 8, 8)
     with CountFlops() as counter, torch.no_grad():
         net(x)
     pixel = 2 * 2 * 64 * 9
@@ -43,7 +43,7 @@ def test_count_of_a_gradient_map() -> None:
 
 
 def one_convolution() -> MirrorMap:
-    return MirrorMap(AxisConv2d(1, 1, 3), AxisConv2d(1, 1, 3))
+    return MirrorMap(AxisConv2d(1, 1, 3, padding=AXES), AxisConv2d(1, 1, 3, padding=AXES))
 
 
 def test_step_is_counted_and_kept(tmp_path: Path) -> None:

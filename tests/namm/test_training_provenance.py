@@ -32,7 +32,7 @@ from namm import EMA, ICNN, NAMM, Flops, IdentityMirror, Mirror, MirrorMap, Patc
 from namm.description import describe_constraint
 from tests.namm.stages import fit, last, tiny_stage
 from tests.namm.stages import trained as trained  # a fixture
-from tests.problems import Total, make_trainer, randomise, tiny_data, tiny_mirror
+from tests.problems import AXES, Total, make_trainer, randomise, tiny_data, tiny_mirror
 
 
 def other_problem(kind: str, trained: Path, folder: Path) -> tuple[NAMM, Any, str]:
@@ -73,7 +73,10 @@ def test_checkpoint_of_another_problem_is_refused(
 
 
 def test_checkpoint_of_other_networks_is_refused(trained: Path, tmp_path: Path) -> None:
-    other = MirrorMap(ICNN(width=3, layers=1), PatchNet(patch=2, width=8, blocks=1, detail=2))
+    other = MirrorMap(
+        ICNN(width=3, layers=1, channels=1, padding=AXES),
+        PatchNet(patch=2, width=8, blocks=1, detail=2, channels=1, padding=AXES),
+    )
 
     with pytest.raises(InputError, match=r"mirror\.forward_map\.convex"):
         fit(tmp_path, tiny_stage(other), ckpt_path=last(trained), max_steps=4)

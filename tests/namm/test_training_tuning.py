@@ -13,7 +13,7 @@ from namm import EMA, ICNN, IdentityMirror, MirrorMap, PatchNet, Provenance, Res
 from namm.training.io import KeepLast
 from tests.namm.stages import fit, last, same, tiny_stage, weights
 from tests.namm.stages import trained as trained  # a fixture
-from tests.problems import tiny_data, tiny_mirror
+from tests.problems import AXES, tiny_data, tiny_mirror
 
 
 # fine-tuning
@@ -47,8 +47,8 @@ def test_fine_tuning_moves_the_inverse_map_alone(
 
 
 def test_frozen_map_does_not_move_with_its_dropout() -> None:
-    net = ResNet(width=4, blocks=1)
-    other = PatchNet(patch=2, width=8, blocks=1, detail=4)
+    net = ResNet(width=4, blocks=1, channels=1, padding=AXES)
+    other = PatchNet(patch=2, width=8, blocks=1, detail=4, channels=1, padding=AXES)
     stage = tiny_stage(MirrorMap(net, other), freeze_forward=True)
     x = torch.rand(2, 1, 8, 8)
     stage.train()
@@ -119,7 +119,10 @@ def test_fine_tuning_sees_the_mirror_samples(tmp_path: Path) -> None:
 
 
 def test_maps_of_other_networks_are_refused(trained: Path) -> None:
-    mirror = MirrorMap(ICNN(width=5, layers=1), PatchNet(patch=2, width=8, blocks=1, detail=4))
+    mirror = MirrorMap(
+        ICNN(width=5, layers=1, channels=1, padding=AXES),
+        PatchNet(patch=2, width=8, blocks=1, detail=4, channels=1, padding=AXES),
+    )
 
     with pytest.raises(InputError, match=r"\.ckpt"):
         tiny_stage(mirror, init_from=str(last(trained)))
