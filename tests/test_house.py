@@ -47,7 +47,6 @@ def heads(source: str) -> Iterator[str]:
             yield next((x.value for x in parts if isinstance(getattr(x, "value", 0), str)), "")
 
 
-@yet
 def test_no_docstring_or_message_begins_with_what() -> None:
     found = [
         f"{file}: {head.splitlines()[0]}"
