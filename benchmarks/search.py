@@ -28,6 +28,7 @@ from constraints import Constraint
 from datamodules import FieldData
 from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
+from namm.cli.fill import fill
 from namm.cli.plan import plan
 from namm.training.checkpoint import build_part
 
@@ -210,6 +211,7 @@ def learn(search: str, name: str, data: FieldData, seconds: float, n: Tensor) ->
     model = configured(problem)["model"]["init_args"]
     inverse = model["mirror"]["init_args"]["inverse_map"]["init_args"]
     inverse["dilations"] = [int(d) for d in last.split("-")]
+    fill(model, lambda: data)
     mirror = build_part(model["mirror"])
     maps = NAMM(mirror, constraint, constraint_weight=model["constraint_weight"])
     return {**train(maps, data, 8, seconds, 1e-3), **score_reach(maps, x, n)}

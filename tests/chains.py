@@ -40,7 +40,6 @@ TINY = {
                                 "class_path": "namm.PatchNet",
                                 "init_args": {
                                     "width": 8, "blocks": 1, "detail": 4, "finish": 0,
-                                    "padding": "$padding",
                                 },
                             },
                         },

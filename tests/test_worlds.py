@@ -152,8 +152,8 @@ def tiny(problem: str) -> dict[str, Any]:
     data |= {"points": shape[-1], **init}
     blocks["constraint"] = constraint
     maps = blocks["namm"]["model"]["init_args"]["mirror"]["init_args"]
-    for part in ("forward_map", "inverse_map"):
-        maps[part]["init_args"]["channels"] = shape[0]
+    if problem == "brightness":  # whose padding is not the one that its data ask for
+        maps["inverse_map"]["init_args"]["padding"] = "$padding"
     net = blocks["mdm"]["model"]["init_args"]["denoiser"]["init_args"]["net"]["init_args"]
     net["in_channels"] = net["out_channels"] = 4 * shape[0]
     blocks["inverse"]["model"]["init_args"].pop("operator")
