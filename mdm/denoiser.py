@@ -132,9 +132,9 @@ class DiffusersDenoiser(Denoiser):
         levels = getattr(getattr(self.net, "config", None), "block_out_channels", (0,))
         stride = self.patch * 2 ** (len(levels) - 1)
         if z.shape[-2] % stride or z.shape[-1] % stride:
+            sides = tuple(z.shape[-2:])
             raise InputError(
-                f"This denoiser works on grids whose sides are multiples of {stride}, got "
-                f"{tuple(z.shape[-2:])}: change the patch, the levels of the network, or the data."
+                f"{type(self).__name__} expects sides divisible by {stride}, got {sides}."
             )
 
     def _net(self, z: Tensor, t: Tensor) -> Tensor:

@@ -81,14 +81,12 @@ class MixtureDenoiser(Denoiser):
         super().__init__(schedule or VPSchedule())
         k, n = means.shape
         if weights.shape != (k,) or covs.shape != (k, n, n):
-            raise ValueError(
-                f"MixtureDenoiser expects weights (K,), means (K, n) and covariances (K, n, n), "
-                f"got {tuple(weights.shape)}, {tuple(means.shape)} and {tuple(covs.shape)}."
-            )
+            shapes = [tuple(part.shape) for part in (weights, means, covs)]
+            raise ValueError(f"MixtureDenoiser expects (K,), (K, n) and (K, n, n), got {shapes}.")
         if not (weights >= 0).all() or not 0 < float(weights.sum()) < float("inf"):
+            got = weights.tolist()
             raise ValueError(
-                f"MixtureDenoiser expects weights that are not negative and have a positive sum, "
-                f"got {weights.tolist()}."
+                f"MixtureDenoiser expects weights from 0 on with a positive sum, got {got}."
             )
         variances, bases = torch.linalg.eigh(covs)
         self.register_buffer("weights", weights / weights.sum())
@@ -156,10 +154,7 @@ class MixtureDenoiser(Denoiser):
         inner = (inner + inner.mT) / 2 + std**2 * torch.eye(len(m)).to(inner)
         factor, failed = torch.linalg.cholesky_ex(inner)
         if failed.any():
-            raise ValueError(
-                "A measurement without noise must have independent rows, which every component "
-                "leaves open: give it noise, or leave out what the others determine."
-            )
+            raise ValueError("A measurement without noise needs independent rows: give it noise.")
         gain = torch.cholesky_solve(cross.mT, factor).mT
         error = m - self.means @ matrix.T
         white = torch.linalg.solve_triangular(factor, error.unsqueeze(2), upper=False)

@@ -5,7 +5,7 @@ __all__ = ["Generation"]
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, InputError, derive_seed
+from constraints import Batch, Constraint, InputError, check_range, derive_seed
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
@@ -50,10 +50,7 @@ class Generation(Evaluation):
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         if samples < 3:
             raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
-        if batch_samples < 1:
-            raise ValueError(
-                f"Generation expects to draw at least 1 sample at a time, got {batch_samples}."
-            )
+        check_range(self, "[1, inf)", batch_samples=batch_samples)
         self.denoiser = denoiser
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()
@@ -65,9 +62,9 @@ class Generation(Evaluation):
 
     def setup(self, stage: str) -> None:
         if self.total < self.trainer.world_size:
+            wanted = self.trainer.world_size
             raise InputError(
-                f"{self.trainer.world_size} processes share the samples, which are only "
-                f"{self.total}: draw more samples, or use fewer devices."
+                f"{wanted} processes need a sample each, got {self.total}: draw more samples."
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:

@@ -61,10 +61,8 @@ class MLP(nn.Module):
             InputError: If the fields are not of so many numbers.
         """
         if z[0].numel() != self.channels:
-            raise InputError(
-                f"MLP expects fields of {self.channels} numbers, as points of shape (B, "
-                f"{self.channels}, 1, 1), got {tuple(z.shape)}."
-            )
+            n, got = self.channels, tuple(z.shape)
+            raise InputError(f"MLP expects fields of {n} numbers, (B, {n}, 1, 1), got {got}.")
         level = self.time(get_timestep_embedding(t, 2 * FREQUENCIES).to(z.dtype))
         h = self.first(z.flatten(1))
         for block in self.blocks:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from constraints import Batch, Constraint, derive_seed
+from constraints import Batch, Constraint, check_range, derive_seed
 from namm import (
     ConstraintDistance,
     IdentityMirror,
@@ -66,11 +66,7 @@ class MDM(Stage):
         seed: int = 0,
     ) -> None:
         super().__init__(optimiser, seed)
-        if min(val_samples, batch_samples) < 1:
-            raise ValueError(
-                f"MDM expects to draw at least 1 sample in a validation and at a time, got "
-                f"{val_samples} and {batch_samples}: leave the constraint out to draw none."
-            )
+        check_range(self, "[1, inf)", val_samples=val_samples, batch_samples=batch_samples)
         save_recipe(self, "denoiser", "mirror", "constraint", "sampler")
         self.denoiser = denoiser
         self.mirror = (mirror or IdentityMirror()).requires_grad_(False)

@@ -5,12 +5,13 @@ __all__ = ["ChainSampler", "DPMSolver", "Level", "Result", "Sampler", "chain", "
 import abc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from constraints import noise
+from constraints import check_range, noise
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -110,7 +111,7 @@ def descend(transition: Transition, schedule: Schedule, seeds: Sequence[int]) ->
     r"""Yields the levels of a chain, from the first time to 0."""
     times = transition.times(schedule)
     alphas, sigmas = (a.tolist() for a in schedule(times))
-    for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for k, (t, s) in enumerate(pairwise(times)):
         step = transition.step(schedule, t, s)
         scales = (alphas[k], sigmas[k], alphas[k + 1], sigmas[k + 1])
         yield Level(k, t, s, step, *scales, seeds)
@@ -143,10 +144,7 @@ class ChainSampler(Sampler):
     def __init__(self, transition: Transition | None = None) -> None:
         self.transition = transition or DDIM()
         if self.transition.start < 1:
-            raise ValueError(
-                f"ChainSampler draws from noise alone, got a transition that starts at "
-                f"{self.transition.start:g}: give it a start of 1."
-            )
+            raise ValueError(f"ChainSampler needs a start of 1, got {self.transition.start:g}.")
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
@@ -171,10 +169,8 @@ class DPMSolver(Sampler):
     """
 
     def __init__(self, steps: int = 20, end: float = 1e-3) -> None:
-        if steps < 2 or not 0 < end < 1:
-            raise ValueError(
-                f"DPMSolver expects at least 2 steps and an end in (0, 1), got {steps} and {end}."
-            )
+        check_range(self, "[2, inf)", steps=steps)
+        check_range(self, "(0, 1)", end=end)
         self.steps, self.end = steps, end
 
     @torch.no_grad()

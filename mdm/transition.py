@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from constraints import InputError
+from constraints import InputError, check_range
 
 from .schedule import Schedule, VPSchedule
 
@@ -81,16 +81,12 @@ class DDIM(Transition):
     def __init__(
         self, steps: int = 100, eta: float = 1.0, start: float = 1.0, end: float | None = None
     ) -> None:
-        if steps < 1 or not 0 <= eta <= 1 or not 0 < start <= 1:
-            raise ValueError(
-                f"DDIM expects at least 1 step, eta in [0, 1] and a start in (0, 1], got {steps}, "
-                f"{eta} and {start}."
-            )
-        if end is not None and (steps < 2 or not 0 < end < start):
-            raise ValueError(
-                f"DDIM expects at least 2 steps and an end in (0, {start}) for a grid uniform in "
-                f"the log ratio, got {steps} and {end}."
-            )
+        check_range(self, "[1, inf)", steps=steps)
+        check_range(self, "[0, 1]", eta=eta)
+        check_range(self, "(0, 1]", start=start)
+        if end is not None:
+            check_range(self, "[2, inf)", steps=steps)
+            check_range(self, f"(0, {start})", end=end)
         self.steps, self.eta, self.start, self.end = steps, eta, start, end
 
     def times(self, schedule: Schedule) -> Tensor:
@@ -129,9 +125,8 @@ class Ancestral(Transition):
         if not isinstance(schedule, VPSchedule) or vars(schedule) != vars(VPSchedule()):
             rates = ", ".join(f"{name}={value:g}" for name, value in vars(schedule).items())
             raise InputError(
-                f"Ancestral is the published chain of VPSchedule(), got a denoiser trained with "
-                f"{type(schedule).__name__}({rates}): use mdm.DDIM, whose steps follow every "
-                "schedule."
+                f"Ancestral is the published chain of VPSchedule(), got "
+                f"{type(schedule).__name__}({rates}): use mdm.DDIM, which follows every schedule."
             )
         called = torch.linspace(1, 1e-3, self.steps, dtype=torch.float64)
         return torch.cat([called, called.new_zeros(1)])
@@ -141,10 +136,8 @@ class Ancestral(Transition):
         i = int((self.steps - 1) * float(t))
         beta, kept = self.beta[i], self.kept[i]
         before = self.kept[i - 1] if i else torch.ones_like(kept)
-        if i:
-            variance = beta
-        else:
-            variance = self.beta[1] * (1 - self.kept[0]) / (1 - self.kept[1])
+        last = self.beta[1] * (1 - self.kept[0]) / (1 - self.kept[1])
+        variance = beta if i else last
         c1 = beta * before.sqrt() / (1 - kept)
         c2 = (1 - before) * (1 - beta).sqrt() / (1 - kept)
         return Step(float(c1), float(c2), float(variance.sqrt()))

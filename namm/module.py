@@ -78,9 +78,7 @@ class NAMM(Stage):
             try:
                 mirror.load_state_dict(load_weights(state, "mirror"))
             except RuntimeError as error:
-                raise InputError(
-                    f"The maps in {init_from} do not fit the networks asked for: {error}"
-                ) from error
+                raise InputError(f"{init_from} holds maps of other networks: {error}") from error
             stamp(mirror, init_from, state)
         if freeze_forward:
             mirror.freeze_forward()
@@ -103,9 +101,9 @@ class NAMM(Stage):
         x, y = batch["x"], batch.get("y")
         shape = self.mirror.shape(x.shape[1:])
         if y is not None and y.shape[1:] != torch.Size(shape):
+            wanted, got = tuple(shape), tuple(y.shape[1:])
             raise InputError(
-                f"The mirror samples have shape {tuple(y.shape[1:])}, but g makes fields of "
-                f"{tuple(shape)}: draw them with a diffusion model of these maps."
+                f"Mirror samples of these maps have shape {wanted}, got {got}: draw new ones."
             )
         n = self.noise(batch, shape, *key, "noise")
         scale = self.sigma_max * self.uniform(batch, *key, "level")

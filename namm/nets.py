@@ -281,6 +281,5 @@ class _Residual(nn.Module):
 def _check_stride(y: Tensor, stride: int) -> None:
     if y.shape[-2] % stride or y.shape[-1] % stride:
         raise InputError(
-            f"This inverse map works on grids whose sides are multiples of {stride}, got "
-            f"{tuple(y.shape[-2:])}."
+            f"f expects sides that are multiples of {stride}, got {tuple(y.shape[-2:])}."
         )

@@ -33,9 +33,9 @@ def pad(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
     """
     for dim, w, mode in zip((-2, -1), width, padding, strict=True):
         if (mode == "circular" and w > x.shape[dim]) or (mode == "reflect" and w >= x.shape[dim]):
+            n = x.shape[dim]
             raise InputError(
-                f"A {mode} padding of {w} reaches beyond an axis of {x.shape[dim]} points: take "
-                "larger fields, or a smaller kernel, dilation or patch."
+                f"A {mode} padding of {w} exceeds an axis of {n} points: enlarge the field."
             )
         # several times faster on a CPU than `torch.nn.functional.pad`, its gradient above all
         x = torch.cat(_ends(x, dim, w, mode), dim) if w else x
@@ -133,10 +133,8 @@ class AxisConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise InputError(
-                f"A network for images with {self.in_channels} channels got fields of shape "
-                f"{tuple(x.shape)}: give its recipe the `channels` of the data."
-            )
+            wanted, got = self.in_channels, tuple(x.shape)
+            raise InputError(f"A network of {wanted} channels got fields of shape {got}.")
         x = pad(x, self.padding, self.axes)  # type: ignore[arg-type]
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
@@ -207,8 +205,7 @@ def pad_per_axis(module: nn.Module, padding: Sequence[Padding] | None) -> nn.Mod
                 )
                 if conv.padding != reach:
                     raise ValueError(
-                        f"pad_per_axis cannot convert the convolution {name}: {conv}. The padding "
-                        "must be the reach of the kernel."
+                        f"pad_per_axis expects a padding of {reach} of {name}: {conv}."
                     )
                 new = AxisConv2d(conv.in_channels, conv.out_channels, 1, padding=padding)
                 new.kernel_size, new.stride = conv.kernel_size, conv.stride

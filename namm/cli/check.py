@@ -118,10 +118,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
             message += f"\n  usage: {USAGE}"
         raise CommandError(message) from error
     if (options.data is None) == (options.shape is None):
-        raise CommandError(
-            "namm check needs either --data, a file of fields that satisfy the constraint, or "
-            "--shape, to make do with noise of that shape, such as --shape [1,64,64]."
-        )
+        raise CommandError("namm check needs --data FILE, or --shape [1,64,64] for noise.")
     if options.fields < 2:
         raise CommandError("namm check needs at least 2 fields, to tell whether they mix.")
     with constructing():

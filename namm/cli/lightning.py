@@ -138,8 +138,7 @@ class CLI(LightningCLI):
         seed = int(config.seed_everything)
         if config.get(key, 0) not in (0, seed):
             raise CommandError(
-                f"The seed is given twice: {key} is {config[key]}, seed_everything is {seed}. "
-                "Give seed_everything alone."
+                f"{key} is {config[key]}: give the seed as --seed_everything alone."
             )
         if key in config:
             config[key] = seed
@@ -179,9 +178,7 @@ class CLI(LightningCLI):
                 )
         trained = subcommand == "test" and isinstance(self.model, Stage)
         if given is None and (trained or subcommand in ("validate", "predict")):
-            raise InputError(
-                f"`namm {subcommand}` needs the weights of a trained model: give --ckpt_path."
-            )
+            raise InputError(f"`namm {subcommand}` needs trained weights: give --ckpt_path.")
         if given is not None and not Path(given).is_file():
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
         return kwargs

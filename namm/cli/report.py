@@ -48,10 +48,7 @@ def report(folder: Path, runs: Path | None = None) -> None:
         p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))
     }
     if problems := [path for path, results in stages.items() if "stages" in results]:
-        raise InputError(
-            f"{folder} holds the runs of several problems: give the folder of one of them, such "
-            f"as {problems[0]}."
-        )
+        raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
     trained = shipped(stages) | training(runs or folder)

@@ -86,17 +86,13 @@ class Evaluation(L.LightningModule, abc.ABC):
     def on_test_start(self) -> None:
         have = self.have()
         if have < 3:
-            raise InputError(
-                f"{type(self).__name__} compares samples with at least 3 test fields, of which "
-                f"there are {have}: give a file with more of them."
-            )
+            kind = type(self).__name__
+            raise InputError(f"{kind} needs 3 test fields, got {have}: give a larger file.")
         self._begin()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        raise InputError(
-            f"{type(self).__name__} takes its parts from its configuration, each with a "
-            "checkpoint of its own: leave --ckpt_path out."
-        )
+        kind = type(self).__name__
+        raise InputError(f"{kind} takes no --ckpt_path: each of its parts has a checkpoint.")
 
     def protocol(self, name: str, x_hat: Tensor, *extra: str) -> dict[str, Any]:
         r"""Returns the metrics of one protocol: distance, the guards that suit such fields, and a
@@ -175,9 +171,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         samples, *spent = self._sum(torch.tensor(spent, dtype=torch.float64)).tolist()
         n = int(samples)
         if n == 0:
-            raise InputError(
-                "The test ended before a field was measured: raise trainer.limit_test_batches."
-            )
+            raise InputError("No field was tested: raise trainer.limit_test_batches.")
         cost = dict(zip(("calls", "vjps", "seconds"), (s / n for s in spent), strict=True))
         cost["flops"] = self.flops_per_sample
         rows = []

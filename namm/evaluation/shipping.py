@@ -50,8 +50,7 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
     found = [stage for stage in STAGES if (runs / stage / LAST).is_file()]
     if not found:
         raise InputError(
-            f"There is no {runs / STAGES[0] / LAST}, nor a checkpoint of {', '.join(STAGES[1:])}: "
-            f"give the folder of the runs of a problem."
+            f"{runs} has no {LAST} of {', '.join(STAGES)}: give the runs of a problem."
         )
     trained = training(runs)
     inside = folder.resolve().is_relative_to(ROOT)

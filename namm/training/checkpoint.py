@@ -74,10 +74,8 @@ def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema"
     recipes = state.get("hyper_parameters", {})
     parts = sorted(k for k, recipe in recipes.items() if isinstance(recipe, dict))
     if name not in parts:
-        raise InputError(
-            f"The checkpoint {checkpoint} has no part '{name}', only "
-            f"{', '.join(parts) or 'none: it was trained from Python, without recipes'}."
-        )
+        known = ", ".join(parts) or "none, since it was trained from Python"
+        raise InputError(f"{checkpoint} has no part '{name}'; its parts are {known}.")
     part = build_part(recipes[name])
     found = load_weights(state, name, weights)
     if found or "shipped" not in state:  # of shipped weights, the recipe may load them by itself
@@ -138,14 +136,10 @@ def load_weights(
     source = state["state_dict"]
     if "shipped" in state and not source:
         raise InputError(
-            f"{state['shipped']} is the record of a training, without its weights: give a file "
-            f"that has them, such as finetune.safetensors for maps, or train the stage."
+            f"{state['shipped']} is a record without weights: give a file of weights."
         )
     if weights == "raw" and "shipped" in state:
-        raise InputError(
-            f"{state['shipped']} holds the averaged weights alone: take weights=ema, or give the "
-            f"checkpoint of the training."
-        )
+        raise InputError(f"{state['shipped']} holds averages alone: give weights=ema.")
     if weights == "raw":
         source = state.get("current_model_state", source)
     prefix = f"{name}."

@@ -33,7 +33,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from constraints import InputError
+from constraints import InputError, check_range
 
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -64,9 +64,8 @@ def check_fresh(trainer: Trainer) -> None:
     file = last_checkpoint(trainer)
     if file is not None:
         raise InputError(
-            f"{run_folder(trainer)} already holds a run, which reached step {step(file)}. "
-            "Continue it with --ckpt_path last, or start beside it with another "
-            "--trainer.logger.version."
+            f"{run_folder(trainer)} already holds a run of {step(file)} steps: continue it with "
+            "--ckpt_path last, or start beside it with another --trainer.logger.version."
         )
 
 
@@ -130,8 +129,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             checkpoint = super().load_checkpoint(path, map_location, weights_only is not False)
         except Exception as error:  # a damaged file can fail anywhere
             raise InputError(
-                f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
-                "data. Take another one."
+                f"{path} cannot be read as a checkpoint: it is damaged, or more than plain data."
             ) from error
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")
@@ -150,10 +148,7 @@ class KeepLast(Checkpoint):
     """
 
     def __init__(self, every_n_train_steps: int = 1000) -> None:
-        if every_n_train_steps < 1:
-            raise InputError(
-                f"KeepLast expects a positive every_n_train_steps, got {every_n_train_steps}."
-            )
+        check_range(self, "[1, inf)", every_n_train_steps=every_n_train_steps)
         self.every_n_train_steps = every_n_train_steps
         self.last_model_path = ""
         self._file = LAST

@@ -45,10 +45,7 @@ class Optimiser:
             step; then the learning rate cannot decay.
         """
         if self.decay and not math.isfinite(steps):
-            raise InputError(
-                "A learning rate that decays needs to know the last step: set trainer.max_steps "
-                "or trainer.max_epochs, or decay: false."
-            )
+            raise InputError("A rate that decays needs trainer.max_steps or max_epochs.")
         adam = torch.optim.Adam(parameters, lr=self.lr, betas=(self.beta1, 0.999))
 
         def factor(step: int) -> float:

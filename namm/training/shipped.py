@@ -60,16 +60,14 @@ def load(name: str) -> Trained:
     folder = find(Path("pretrained", name)) or find(name)
     if folder is None:
         raise InputError(
-            f"There is no folder pretrained/{name}, neither in the working directory nor in "
-            f"{ROOT}: give the name of a problem whose weights are shipped, or the path of a "
-            f"folder that `namm ship` wrote."
+            f"There is no pretrained/{name} here or in {ROOT}: give a folder of weights."
         )
     files = {stage: f for stage in STAGES if (f := folder / f"{stage}.safetensors").is_file()}
     maps = files.get("finetune", files.get("namm"))
     if maps is None or "mdm" not in files:
         raise InputError(
-            f"{folder} holds {', '.join(files) or 'no weights'}, but the maps, of namm or "
-            f"finetune, and mdm are wanted: ship the run that trained both."
+            f"{folder} holds {', '.join(files) or 'no weights'}, but maps, of namm or finetune, and "
+            "mdm are wanted: ship a run that trained both."
         )
     state = read_checkpoint(maps)
     return Trained(

@@ -70,10 +70,7 @@ def pack(state: dict[str, Any], half: bool = False, record: bool = False, **fact
     recipes = state.get("hyper_parameters", {})
     part = "denoiser" if "denoiser" in recipes else "mirror"
     if not isinstance(recipes.get(part), dict):
-        raise InputError(
-            f"A checkpoint without the recipe of its {part} cannot be shipped: train it from the "
-            f"command line, which keeps the recipes."
-        )
+        raise InputError(f"A checkpoint needs the recipe of its {part}: train it with `namm fit`.")
     weights = {
         name: _rounded(name, weight) if half else weight.contiguous()
         for name, weight in state["state_dict"].items()
@@ -96,11 +93,9 @@ def unpack(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as content:
             about = json.loads((content.metadata() or {})[SCHEMA])
-            weights = {name: content.get_tensor(name) for name in content.keys()}
+            weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} holds no shipped weights: give a file of `namm ship`, or a checkpoint."
-        ) from error
+        raise InputError(f"{path} holds no weights of `namm ship`: give another file.") from error
     whole = {k: w.float() if w.dtype == torch.float16 else w for k, w in weights.items()}
     # the same simulation may differ in its last bits on another processor, and so does its hash
     (about.get("provenance") or {}).pop("data", None)
@@ -112,7 +107,6 @@ def _rounded(name: str, weight: Tensor) -> Tensor:
         return weight.contiguous()
     half = weight.half().contiguous()
     if not half.isfinite().all():
-        raise InputError(
-            f"{name} reaches {weight.abs().max():.3g}, too much for float16: ship without --half."
-        )
+        peak = float(weight.abs().max())
+        raise InputError(f"{name} reaches {peak:.3g}, too much for float16: ship without --half.")
     return half
