@@ -66,8 +66,8 @@ def load(name: str) -> Trained:
     maps = files.get("finetune", files.get("namm"))
     if maps is None or "mdm" not in files:
         raise InputError(
-            f"{folder} holds {', '.join(files) or 'no weights'}, but maps, of namm or finetune, and "
-            "mdm are wanted: ship a run that trained both."
+            f"{folder} holds {', '.join(files) or 'no weights'}, but maps, of namm or finetune, "
+            "and mdm are wanted: ship a run that trained both."
         )
     state = read_checkpoint(maps)
     return Trained(
