@@ -154,4 +154,5 @@ def load_denoiser(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> De
         checkpoint: The path of a checkpoint of `mdm.MDM`.
         weights: Whether to take the averaged weights or the raw ones.
     """
-    return load_part(checkpoint, "denoiser", weights)
+    denoiser: Denoiser = load_part(checkpoint, "denoiser", weights)
+    return denoiser

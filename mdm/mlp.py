@@ -25,7 +25,8 @@ class Block(nn.Module):
         self.last = nn.Linear(width, width)
 
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
-        return h + self.last(F.silu(self.first(F.silu(h)) + self.time(level)))
+        change: Tensor = self.last(F.silu(self.first(F.silu(h)) + self.time(level)))
+        return h + change
 
 
 class MLP(nn.Module):
@@ -67,4 +68,5 @@ class MLP(nn.Module):
         h = self.first(z.flatten(1))
         for block in self.blocks:
             h = block(h, level)
-        return self.last(F.silu(h)).reshape(z.shape)
+        out: Tensor = self.last(F.silu(h))
+        return out.reshape(z.shape)

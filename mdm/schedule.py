@@ -63,7 +63,8 @@ class Schedule(abc.ABC):
         Arguments:
             t: The times in (0, 1], with shape `(*)`.
         """
-        return torch.func.jvp(self, (t,), (torch.ones_like(t),))[1]
+        slopes: tuple[Tensor, Tensor] = torch.func.jvp(self, (t,), (torch.ones_like(t),))[1]
+        return slopes
 
 
 class VPSchedule(Schedule):

@@ -88,7 +88,8 @@ class ICNN(nn.Module):
         z = F.leaky_relu(terms[0], 0.2)
         for conv, term in zip(self.convex, terms[1:], strict=True):
             z = F.leaky_relu(conv(z) + term, 0.2)
-        return self.out(z).flatten(1).sum(dim=1)
+        out: Tensor = self.out(z)
+        return out.flatten(1).sum(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Returns :math:`g(x)`, with the shape `(B, C, H, W)` of `x`."""
@@ -261,7 +262,8 @@ class PatchNet(nn.Module):
         with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
             z = F.pixel_unshuffle(F.silu(h), self.patch).contiguous()
             z = self.up(self.blocks(self.down(z)))
-        return self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))
+        out: Tensor = self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))
+        return out
 
 
 def _slope(u: Tensor) -> Tensor:
@@ -275,7 +277,8 @@ class _Residual(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        change: Tensor = self.inner(x)
+        return x + change
 
 
 def _check_stride(y: Tensor, stride: int) -> None:

@@ -132,7 +132,7 @@ def _lineage(names: Iterable[str], trained: dict[str, dict[str, Any]]) -> set[st
 def _behind(name: str, trained: dict[str, dict[str, Any]]) -> list[str]:
     r"""Returns the stages that a stage was built from: fine-tuned maps from those before them, and
     from the diffusion model in their mirror space, whose samples they were tuned on."""
-    found = trained[name]["from"]
+    found: list[str] = trained[name]["from"]
     if not trained[name]["finetuned"]:
         return found
     others = (k for k, other in trained.items() if not other["finetuned"])

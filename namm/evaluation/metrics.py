@@ -160,7 +160,7 @@ def _power(x: Tensor) -> Tensor:
     # a radius half-way between two shells is in the lower, however it is rounded
     shell = (short * radius - 1e-9).round().clamp(1, short // 2).long() - 1
     power = torch.fft.fft2(x).abs().square().flatten(-2).flatten(1, -2)[..., 1:]
-    sums = power.new_zeros(*power.shape[:-1], short // 2)
+    sums: Tensor = power.new_zeros(*power.shape[:-1], short // 2)
     return sums.index_add_(-1, shell, power) / torch.bincount(shell)
 
 

@@ -126,7 +126,9 @@ def _mosaic(field: Tensor) -> Tensor:
     channels = len(field)
     columns = next(n for n in range(math.ceil(channels**0.5), channels + 1) if channels % n == 0)
     # images are drawn from below
-    return rearrange(field.unflatten(0, (-1, columns)).flip(0), "r c h w -> (r h) (c w)")
+    rows = field.unflatten(0, (-1, columns)).flip(0)
+    image: Tensor = rearrange(rows, "r c h w -> (r h) (c w)")
+    return image
 
 
 def are_curves(fields: Mapping[str, Tensor]) -> bool:

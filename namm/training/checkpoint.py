@@ -105,7 +105,8 @@ def load_mirror(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Mirr
         checkpoint: The path of a checkpoint of `namm.NAMM`, or of its shipped weights.
         weights: Whether to take the averaged weights or the raw ones.
     """
-    return load_part(checkpoint, "mirror", weights)
+    mirror: Mirror = load_part(checkpoint, "mirror", weights)
+    return mirror
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def numbered(trainer: Trainer) -> bool:
 
 def step(checkpoint: Path) -> int:
     r"""Returns the number of optimiser steps before a checkpoint."""
-    return AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+    steps: int = AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+    return steps
 
 
 def check_fresh(trainer: Trainer) -> None:

@@ -121,5 +121,6 @@ class Flops(L.Callback):
     def _spent(cls, path: str) -> int:
         for state in read_checkpoint(path)["callbacks"].values():
             if isinstance(state, dict) and {"total", "per_step"} <= set(state):
-                return state["total"]
+                total: int = state["total"]
+                return total
         raise InputError(f"The checkpoint {path} has no count of operations: train it with Flops.")
