@@ -87,13 +87,13 @@ class MDM(Stage):
 
     def _first_fields(self, n: int) -> Tensor:
         r"""Returns the first n fields to train on, in the order of their positions."""
-        loader = training_loader(self.trainer)
-        data: Any = loader.dataset
-        if isinstance(data, IterableDataset):
-            fields = (x for batch in loader for x in batch["x"])
-        else:
-            fields = (data[i]["x"] for i in range(len(data)))
-        return torch.stack(list(islice(fields, n)))
+        loader: Any = training_loader(self.trainer)
+        data = getattr(loader, "dataset", None)
+        batched = getattr(loader, "batch_sampler", None) is not None
+        if not batched or data is None or isinstance(data, IterableDataset):
+            return torch.stack(list(islice((x for batch in loader for x in batch["x"]), n)))
+        x: Tensor = loader.collate_fn([data[i] for i in range(min(n, len(data)))])["x"]
+        return x
 
     def origin(self) -> Origin:
         return Origin(self.constraint, self.mirror, diffusion=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from constraints import Burgers, derive_seed, noise
 from mdm import MDM, DiffusersDenoiser, DPMSolver
@@ -135,18 +135,47 @@ def test_mirror_stays_in_evaluation_mode() -> None:
     assert not any(w.requires_grad for w in stage.mirror.parameters())
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_fit_takes_any_loader(tmp_path: Path, stream: bool) -> None:
-    class Stream(IterableDataset):
-        def __iter__(self) -> Iterator[dict[str, Tensor]]:
-            return iter(items)
+def collate(rows: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    x, index = (torch.stack(column) for column in zip(*rows, strict=True))
+    return {"x": x, "index": index}
 
-    fields = batch_of(6)["x"]
-    items = [{"x": x, "index": torch.tensor(i)} for i, x in enumerate(fields)]
+
+class Stream(IterableDataset):
+    def __init__(self, items: list[dict[str, Tensor]]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return iter(self.items)
+
+
+class Batches:
+    """A loader with no dataset."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.parts = x.split(2)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for i, x in enumerate(self.parts):
+            yield {"x": x, "index": 2 * i + torch.arange(len(x))}
+
+
+@pytest.mark.parametrize("kind", ["rows", "stream", "tensors", "whole batches", "no dataset"])
+def test_fit_takes_any_loader(tmp_path: Path, kind: str) -> None:
+    fields, index = batch_of(6)["x"], torch.arange(6)
+    items = [{"x": x, "index": i} for x, i in zip(fields, index, strict=True)]
+    loaders = {
+        "rows": DataLoader(items, batch_size=2),
+        "stream": DataLoader(Stream(items), batch_size=2),
+        "tensors": DataLoader(TensorDataset(fields, index), batch_size=2, collate_fn=collate),
+        "whole batches": DataLoader(list(Batches(fields)), batch_size=None),
+        "no dataset": Batches(fields),
+    }
     stage = tiny_mdm(constraint=None)
     trainer = make_trainer(tmp_path, [Flops(), Provenance()], max_steps=2)
-    loader = DataLoader(Stream() if stream else items, batch_size=2)
-    trainer.fit(stage, loader, DataLoader(items, batch_size=2))
+    trainer.fit(stage, loaders[kind], DataLoader(items, batch_size=2))
 
     assert float(stage.denoiser.mean) == pytest.approx(float(fields.mean()), rel=1e-5)
     assert trainer.global_step == 2
