@@ -12,7 +12,7 @@ import abc
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, NamedTuple, Self, final
+from typing import Any, ClassVar, NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +32,18 @@ class Projection(NamedTuple):
     report: dict[str, Tensor]
 
 
-def _takes_fields_alone(method: object) -> bool:
-    if not inspect.isfunction(method):
-        return False
-    own = list(inspect.signature(method).parameters.values())[1:]
-    return len(own) == 1 and own[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-
-
-def _pass_fields_alone(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    r"""Returns a method that drops the data of the samples, which its author did not ask for."""
+def _accepts_given(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    r"""Returns the method in the form `method(self, x, given=None)`. The method gets the data of
+    the samples if one of its parameters has the name `given`, wherever the parameter stands."""
+    parameters = inspect.signature(method).parameters
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    named = "given" in parameters and parameters["given"].kind in kinds
+    if named and list(parameters)[2:3] == ["given"] and parameters["given"].kind == kinds[0]:
+        return method
 
     @wraps(method)
-    def wrapped(self: Constraint, x: Tensor, given: Given | None = None) -> Tensor:
-        return method(self, x)
+    def wrapped(self: Constraint, x: Tensor, given: Given | None = None, **own: Any) -> Tensor:
+        return method(self, x, given=given, **own) if named else method(self, x, **own)
 
     return wrapped
 
@@ -54,18 +53,20 @@ class Constraint(nn.Module, abc.ABC):
     rule that has no residual, defines `distance`.
 
     Both must be differentiable, treat the samples of a batch independently, and stay finite, with
-    finite gradients, on noise of the data's scale. A constraint that needs no data of the samples
-    may leave out the argument `given` of its methods.
+    finite gradients, on noise of the data's scale. A method gets the data of the samples if it has
+    a parameter named `given`. A constraint that needs no such data may leave the parameter out.
 
     Raises:
         InputError: If the class defines neither `residual` nor `distance`.
     """
 
+    _take_given: ClassVar = ("residual", "forward", "nearest")
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name in ("residual", "distance", "forward", "nearest"):
-            if (method := vars(cls).get(name)) and _takes_fields_alone(method):
-                setattr(cls, name, _pass_fields_alone(method))
+        for name in cls._take_given:
+            if inspect.isfunction(method := vars(cls).get(name)):
+                setattr(cls, name, _accepts_given(method))
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if missing := sorted(cls.__abstractmethods__):
@@ -162,7 +163,19 @@ class Constraint(nn.Module, abc.ABC):
 
 class Distance(Constraint):
     r"""Base of the constraints that are known by their distance alone. A subclass defines
-    `distance`; the residual is the distance, with shape `(B, 1)`."""
+    `distance`; the residual is the distance, with shape `(B, 1)`.
+
+    Raises:
+        InputError: If the class defines `residual`, or does not define `distance`.
+    """
+
+    _take_given: ClassVar = ("distance", "forward", "nearest")
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if cls.residual is not Distance.residual:
+            name = f"{cls.__name__} is a Distance that defines `residual`"
+            raise InputError(f"{name}: define `distance` alone, or derive it from Constraint.")
+        return super().__new__(cls)
 
     @abc.abstractmethod
     def distance(self, x: Tensor, given: Given | None = None) -> Tensor:

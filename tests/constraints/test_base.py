@@ -61,6 +61,15 @@ def test_constraint_without_residual_names_both_ways() -> None:
             cls()
 
 
+def test_distance_that_defines_a_residual_is_refused() -> None:
+    class Both(Largest):
+        def residual(self, x: Tensor) -> Tensor:  # type: ignore[override, misc]
+            return x
+
+    with pytest.raises(InputError, match=r"Both is a Distance .* `distance` alone, .*Constraint"):
+        Both()
+
+
 class MeanLevel(Constraint):
     """Fields whose mean is the level of their sample."""
 
@@ -80,6 +89,30 @@ class OldTotal(Total):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x)
+
+
+class Scaled(Constraint):
+    """A constraint with a parameter of its own in the place of `given`."""
+
+    def residual(self, x: Tensor, scale: float = 2.0) -> Tensor:  # type: ignore[override]
+        return scale * x
+
+
+class Named(Distance):
+    """A distance that takes the data of the samples by name alone, after a parameter of its own."""
+
+    def distance(self, x: Tensor, scale: float = 2, *, given: Given | None = None) -> Tensor:
+        assert given is not None
+        return scale * (x.flatten(1) - given["level"]).abs().mean(dim=1)
+
+
+def test_only_a_parameter_named_given_gets_the_data_of_the_samples() -> None:
+    x, given = torch.rand(2, 1, 3, 3), {"level": torch.zeros(2, 1)}
+
+    assert torch.equal(Scaled().residual(x, given), 2 * x)
+    assert torch.equal(Scaled().residual(x, scale=3.0), 3 * x)
+    assert torch.equal(Named()(x, given), 2 * x.flatten(1).mean(dim=1))
+    assert torch.equal(Named().distance(x, given=given, scale=3.0), 3 * x.flatten(1).mean(dim=1))
 
 
 def test_data_of_the_samples_reach_the_terms_that_name_them() -> None:
