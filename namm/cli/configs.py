@@ -44,10 +44,10 @@ from typing import Any
 import yaml
 
 from .reader import Key, KeyLoader, read_config, refuse
+from .shapes import check_keys, check_stage, check_texts
 
 BASES = ("base", "blocks_of")
 KEYS = (*BASES, "shared", "blocks", "stages")
-VERBS = ("fit", "validate", "test", "predict", "report")
 LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 Config = dict[str, Any]
 
@@ -97,10 +97,7 @@ class Problem:
             if entry is None:
                 self.stages.pop(key, None)
                 continue
-            verb = entry.get("verb") if isinstance(entry, dict) else entry
-            if not isinstance(entry, dict) or verb not in VERBS:
-                mistake = f"expected {{verb: ...}} with one of {', '.join(VERBS)}, got '{verb}'"
-                refuse(key, mistake, key, str(verb), VERBS)
+            check_stage(key, entry)
             for name, stage in combinations(key, entry):
                 self.stages[name] = self.refer(name, stage, blocks)
         if not self.stages:
@@ -115,10 +112,10 @@ class Problem:
         for key, value in content.items():
             if key not in KEYS:
                 refuse("", f"{file} has no key '{key}'", key, key, KEYS)
-            bases = [value] if isinstance(value, str) else value
-            if not isinstance(bases, list if key in BASES else dict):
-                refuse(key, f"expected {'names of files' if key in BASES else 'keys'}", key)
-            for base in bases if key in BASES else ():
+            if key not in BASES:
+                check_keys(key, value, key)
+                continue
+            for base in check_texts(key, value, key):
                 found = self.read(Path(normpath(file.parent / base)), key, (*above, file))
                 found = found if key == "base" else {"blocks": found.get("blocks", {})}
                 merged = merge(merged, found)
@@ -145,19 +142,17 @@ class Problem:
         if name not in self.stages:
             refuse("", f"{self.path} has no stage '{name}'", "", name, self.stages)
         stage, config = self.stages[name], self.shared
-        blocks = stage.get("blocks", [])
-        for key in [blocks] if isinstance(blocks, str) else blocks:
+        at = next(stage for stage in self.stages if stage == name)  # which knows its place
+        for key in check_texts(f"{name}.blocks", stage.get("blocks", []), at):
             if key not in self.blocks:
-                at = next(stage for stage in self.stages if stage == name)
                 refuse(name, f"there is no block '{key}'", at, key, self.blocks)
-            config = merge(config, self.blocks[key])
+            config = merge(config, check_keys(f"blocks.{key}", self.blocks[key], at))
         own = {key: value for key, value in stage.items() if key not in ("verb", "blocks")}
-        trainer = (config := merge(config, own)).get("trainer", {})
-        logger = trainer.get("logger", {}) if isinstance(trainer, dict) else None
-        if not isinstance(logger, dict):
-            refuse(name, f"a stage needs one logger, got '{logger}'", name)
-        known = {"save_dir": "runs", "name": self.title, "version": name}
-        known |= logger.get("init_args", {})
+        config = merge(config, own)
+        trainer = check_keys(f"{name}.trainer", config.get("trainer", {}), at)
+        logger = check_keys(f"{name}.trainer.logger", trainer.get("logger", {}), at)
+        given = check_keys(f"{name}.trainer.logger.init_args", logger.get("init_args", {}), at)
+        known = {"save_dir": "runs", "name": self.title, "version": name, **given}
         logger = {"class_path": LOGGER, **logger, "init_args": known}
         config = {**config, "trainer": {**trainer, "logger": logger}}
         runs = str(runs_of(config))
@@ -171,7 +166,7 @@ class Problem:
 def runs_of(config: Config) -> Path:
     r"""Returns the folder of all runs, as the configuration of a stage gives it."""
     logger = config["trainer"]["logger"]["init_args"]
-    return Path(logger["save_dir"], logger["name"])
+    return Path(str(logger["save_dir"]), str(logger["name"]))
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -228,7 +223,8 @@ def is_problem(word: str) -> bool:
     r"""Returns whether a word names a problem, as FILE::STAGE or as a file that exists."""
     if "::" in word or not word.endswith((".yaml", ".yml")) or not Path(word).is_file():
         return "::" in word
-    return bool(re.search(rf"^({'|'.join(KEYS)}):", Path(word).read_text("utf-8"), re.MULTILINE))
+    text = Path(word).read_text("utf-8", "replace")
+    return bool(re.search(rf"^({'|'.join(KEYS)}):", text, re.MULTILINE))
 
 
 def stage_of(word: str) -> tuple[Problem, str]:

@@ -26,6 +26,8 @@ class KeyLoader(yaml.SafeLoader):
         self.flatten_mapping(node)
         content = {}
         for at, child in node.value:
+            if not isinstance(at, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(None, None, "a key is no text", at.start_mark)
             key = Key(at.value)
             key.file, key.line = self.name, at.start_mark.line + 1
             content[key] = self.construct_object(child, deep=True)
@@ -55,6 +57,8 @@ def read_config(
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         refuse("", f"{file} is not valid YAML: {error.problem} in line {line}")
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no UTF-8, or an impossible date
+        refuse("", f"{file} is not valid YAML: {str(error).splitlines()[0]}")
     if not isinstance(content, dict):
         refuse("", f"{file} is no configuration: it needs keys such as 'model' and 'data'")
     return content

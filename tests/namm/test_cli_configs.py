@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from namm.cli.configs import Problem, expand, merge
+from namm.cli.errors import CommandError
 from namm.cli.lightning import parse
 from namm.cli.main import main
 from tests.commands import PROBLEM, ROOT, write
@@ -128,6 +129,53 @@ def test_mistake_is_answered_by_its_file_and_key(
     error = capsys.readouterr().err
     assert error.startswith("namm: error: ") and "Traceback" not in error
     assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("stages: {a: {verb: fit, blocks: 3}}", "a.blocks: expected a name or a list of names"),
+        ("stages: {a: {verb: fit, blocks: [[b]]}}", "a.blocks: expected a name or a list"),
+        ("stages: {a: {verb: fit, matrix: 3}}", "a.matrix: expected keys, got '3' (bad.yaml"),
+        (
+            "stages: {'{t}': {verb: fit, matrix: {t: 3}}}",
+            "{t}.matrix.t: expected a list of values",
+        ),
+        ("stages: {'{t}': {verb: fit, matrix: {t: abc}}}", "expected a list of values, got 'abc'"),
+        ("stages: {'{t}': {verb: fit, matrix: {t: []}}}", "expected a list of values, got '[]'"),
+        ("stages: {'a{t}': {verb: fit}}", "a{t}: expected in braces the names of its matrix"),
+        ("stages: {a: {verb: fit, matrix: {t: [1, 2]}}}", "its matrix, which are: t (bad.yaml"),
+        ("stages: {a: {verb: fit, trainer: 5}}", "a.trainer: expected keys, got '5'"),
+        ("stages: {a: {verb: fit, trainer: {logger: 5}}}", "a.trainer.logger: expected keys"),
+        (
+            "stages: {a: {verb: fit, trainer: {logger: {init_args: 5}}}}",
+            "logger.init_args: expect",
+        ),
+        ("stages: {a: {verb: fit, blocks: b}}\nblocks: {b: null}", "blocks.b: expected keys"),
+        ("stages: {a: {verb: fit, blocks: b}}\nblocks: {b: [1]}", "blocks.b: expected keys"),
+        ("stages: {a: 5}", "a: expected {verb: ...} with one of"),
+        ("stages: {a: {verb: [fit]}}", "a: expected {verb: ...} with one of"),
+        ("stages: 5", "stages: expected keys, got '5'"),
+        (
+            "stages: {[a, b]: {verb: fit}}",
+            "bad.yaml is not valid YAML: a key is no text in line 1",
+        ),
+        ("stages: {a: {verb: fit, date: 2000-13-41}}", "bad.yaml is not valid YAML: month"),
+        ("base: [3]", "base: expected a name or a list of names, got '[3]' (bad.yaml, line 1)"),
+        ("shared: 5", "shared: expected keys, got '5'"),
+        ("stages: {a: \udcff}", "bad.yaml is not valid YAML: 'utf-8' codec can't decode"),
+        ("stages: {a: \0}", "bad.yaml is not valid YAML: unacceptable character"),
+    ],
+)
+def test_malformed_file_is_answered_in_a_sentence(
+    text: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
+
+    with pytest.raises(CommandError) as caught:
+        expand(["fit", "-c", "bad.yaml::a"])
+    assert part in str(caught.value)
 
 
 def test_file_of_a_problem_without_a_stage_is_answered_with_one(
