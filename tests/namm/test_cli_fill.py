@@ -76,6 +76,26 @@ def test_data_without_a_boundary_leave_the_padding_null() -> None:
     assert filled(Known(None))["parts"][0]["init_args"] == {"padding": None}
 
 
+@pytest.mark.parametrize(
+    ("left", "channels", "patch", "expected"),
+    [(3, 2, 4, 32), (None, 1, 2, 4), (3, 5, 1, 5), (7, 2, 4, 7), (3, None, 2, 3)],
+)
+def test_network_of_diffusers_gets_the_channels_of_the_folded_data(
+    left: int | None, channels: int | None, patch: int, expected: int
+) -> None:
+    net: dict[str, Any] = {
+        "class_path": "diffusers.UNet2DModel",
+        "init_args": {"in_channels": left},
+    }
+    net["init_args"] |= {"out_channels": left, "norm_num_groups": 3}
+    denoiser = {"init_args": {"net": net, "patch": patch, "padding": ["circular"] * 2}}
+    config = {"class_path": "mdm.MDM", "init_args": {"denoiser": denoiser}}
+    fill(config, lambda: Known({"x": "none", "t": "none"}, channels))
+
+    found = {"in_channels": expected, "out_channels": expected, "norm_num_groups": 3}
+    assert net["init_args"] == found
+
+
 def test_recipe_of_a_checkpoint_is_explicit(problem: Path) -> None:
     net = "from namm import ICNN\n\nclass Net(ICNN):\n"
     net += "    def __init__(self, padding: list[str] | None = None, channels: int | None = None,"
