@@ -2,7 +2,7 @@ r"""The verb `check`: a constraint and its data, through the conformance kit.
 
     namm check constraints.Burgers --constraint.dt 0.25 --data data/burgers.h5
     namm check configs/burgers.yaml --json check.json
-    namm check constraint.yaml --data data.yaml
+    namm check constraint.yaml --data configs/burgers.yaml
 
 The data are a file of fields, or the configuration of a data module, which simulates its file if
 it is missing. The file of a problem, or one of its stages, FILE::STAGE, gives the data of that
@@ -16,6 +16,7 @@ __all__ = ["main"]
 import json
 from argparse import ArgumentError
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,12 +34,13 @@ from .errors import CommandError
 from .explain import explain
 from .lightning import constructing
 from .plugins import load_plugins
+from .reader import read_config
 
 USAGE = "namm check CONSTRAINT [--constraint.OPTION VALUE ...] --data FILE [options]"
 
 
 def main(argv: Sequence[str]) -> int:
-    r"""Checks a constraint and prints what was found.
+    r"""Checks a constraint and prints the findings.
 
     Arguments:
         argv: The options, with the constraint first: its class path, its short name, or a file.
@@ -62,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
     name = options.constraint.class_path
     print(f"{name} on {source}, of shape {tuple(x.shape[1:])}\n")
-    print(table(findings))
+    print(findings_text(findings))
     print(f"\n{name} " + (f"fails: {', '.join(failed)}." if failed else "passes."))
     if options.json is not None:
         config = options.constraint.as_dict()
@@ -95,7 +97,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     parser.add_argument(
         "--data",
         type=str | None,
-        help="A file of the schema namm-field/1, or of a data module (data.yaml).",
+        help="A file of the schema namm-field/1, or the configuration of a data module.",
     )
     parser.add_argument("--split", type=str, default="train", help="The split to read.")
     parser.add_argument("--fields", type=PositiveInt, default=4, help="The number of fields.")
@@ -128,6 +130,8 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
 def parts(argv: Sequence[str]) -> list[str]:
     r"""Returns the options with the constraint and the data of a problem in place of its name."""
     if not argv or not is_problem(argv[0]):
+        if argv and argv[0].endswith((".yaml", ".yml")):
+            read_config(Path(argv[0]))  # which refuses a file that is missing
         return list(argv)
     problem, stage = stage_of(argv[0])
     constraint = problem.config(stage)["data"]["init_args"]["constraint"]
@@ -165,8 +169,8 @@ def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor,
     return torch.stack([item["x"] for item in items]), float(floor)
 
 
-def table(findings: Sequence[Finding]) -> str:
-    r"""Returns the findings as aligned lines, each failure with what to do below it."""
+def findings_text(findings: Sequence[Finding]) -> str:
+    r"""Returns the findings as aligned lines, each failure with its remedy below it."""
     rows = [
         ("", "check", "found", "wanted"),
         *((f.verdict, f.name, f.figure, f.wanted) for f in findings),

@@ -15,7 +15,7 @@ r"""The configurations of the stages of a problem, which stand in one file and i
         blocks: [inverse, "{task}", "{solver}"]
       report: {verb: report}
 
-`-c FILE::STAGE` gives a command the configuration of a stage: what is shared, then the blocks of
+`-c FILE::STAGE` gives a command the configuration of a stage: the shared part, then the blocks of
 the stage in their order, then the other keys of the stage. Where a class is exchanged, the
 arguments of the class before are dropped. The run folder is the name of the stage in the folder of
 the file, `runs/burgers-demo` for `burgers.demo.yaml`; in texts, `{runs}` is that folder. A text
@@ -140,7 +140,8 @@ class Problem:
     def config(self, name: str) -> Config:
         r"""Returns the configuration of a stage."""
         if name not in self.stages:
-            refuse("", f"{self.path} has no stage '{name}'", "", name, self.stages)
+            mistake = f"{self.path} has no stage '{name}'; its stages: {', '.join(self.stages)}"
+            refuse("", mistake, "", name, self.stages)
         stage, config = self.stages[name], self.shared
         at = next(stage for stage in self.stages if stage == name)  # which knows its place
         for key in check_texts(f"{name}.blocks", stage.get("blocks", []), at):

@@ -60,9 +60,11 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Job
             is left out, and a line says so.
     """
     path = file_of(problem, scale)
-    if scale and not path.is_file():
-        near = (other.name for other in path.parent.glob(f"{path.name.split('.')[0]}.*.yaml"))
-        refuse("", f"there is no file '{path}'", "", path.name, near)
+    others = path.parent.glob(f"{file_of(problem, None).stem}.*.yaml")
+    scales = sorted(other.name.split(".")[-2] for other in others)
+    if scale and scales and not path.is_file():
+        mistake = f"{problem} has no scale '{scale}'; its scales: {', '.join(scales)}"
+        refuse("", mistake, "", scale, scales)
     file = Problem(path)
     jobs: list[Job] = []
     for name, stage in file.stages.items():
@@ -127,7 +129,7 @@ def changes(config: Any, change: Callable[[str], str]) -> list[str]:
 
     Arguments:
         config: The configuration.
-        change: What a text becomes.
+        change: Returns the new text of a text.
     """
     options = []
     for key, value in flat(config).items():

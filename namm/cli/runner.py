@@ -24,9 +24,10 @@ from shlex import join
 from constraints import InputError
 
 from . import lightning as cli
-from .errors import CommandError, Interrupted, nearest
+from .errors import CommandError, Interrupted
 from .parser import VerbParser
 from .plan import Job, flat, plan
+from .reader import refuse
 from .report import report
 
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str]) -> None:
     names = [job.name for job in jobs]
     for name in filter(None, (options.first, options.last)):
         if name not in names:
-            raise CommandError(f"{options.problem} has no stage '{name}'.{nearest(name, names)}")
+            mistake = f"{options.problem} has no stage '{name}'; its stages: {', '.join(names)}"
+            refuse("", mistake, "", name, names)
     end = names.index(options.last) + 1 if options.last else len(jobs)
     if options.first and names.index(options.first) >= end:
         raise CommandError(f"'{options.last}' comes before '{options.first}': give --from alone.")
@@ -90,7 +92,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def difference(job: Job) -> str:
-    r"""Returns in what the folder of a stage differs from what the stage would make; nothing if
+    r"""Returns how the folder of a stage differs from the results of the stage; nothing if
     the stage is finished, can go on, or has not begun."""
     if not job.config or not job.folder.exists() or not any(job.folder.iterdir()):
         return ""
@@ -127,8 +129,8 @@ def run_once(job: Job, title: str, remedy: str) -> None:
 
     Arguments:
         job: The stage.
-        title: What is printed before its command.
-        remedy: What to do where its folder holds something else, as a sentence.
+        title: The text that is printed before its command.
+        remedy: The advice where its folder holds something else, as a sentence.
 
     Raises:
         InputError: If its folder holds something else.
@@ -144,7 +146,7 @@ def run(job: Job) -> float:
     r"""Runs a stage and records it.
 
     Returns:
-        The seconds it took, with those of former attempts up to the checkpoint that was kept.
+        The seconds of the stage, and of former attempts up to the checkpoint that was kept.
     """
     begun = time.time()
     if not job.config:

@@ -99,7 +99,7 @@ def test_command_makes_do_with_noise(problem: Path, capsys: pytest.CaptureFixtur
         (["mine.Mean", "--offset=1"], 2, ["no option 'offset'", "--constraint.OPTION"]),
         (["mine.Mine", "--constraint.ofset=1"], 2, ["no option 'ofset'", "did you mean: offset?"]),
         (["namm.ICNN", "--data=data.h5"], 2, ["namm.ICNN is not a Constraint", "Burgers"]),
-        (["none.yaml", "--data=data.h5"], 2, ["there is no file 'none.yaml'"]),
+        (["none.yaml", "--data=data.h5"], 2, ["error: there is no file 'none.yaml'"]),
         (["mine.Mine"], 2, ["--data FILE", "--shape [1,64,64]"]),
         (["mine.Mine", "--data=data.h5", "--shape=[1,8,8]"], 2, ["--data FILE"]),
         (["mine.Mine", "--shape=[1,0]"], 2, ["shape", "PositiveInt"]),

@@ -184,7 +184,9 @@ def test_file_of_a_problem_without_a_stage_is_answered_with_one(
     assert main(["fit", "-c", str(toy.path)]) == 2
     assert f"as {toy.path}::old" in capsys.readouterr().err
     assert main(["fit", "-c", f"{toy.path}::fitt"]) == 2
-    assert "no stage 'fitt'.\n  did you mean: fit?" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no stage 'fitt'; its stages: old, fit, small/1, small/2, big/1, big/2." in error
+    assert "did you mean: fit?" in error
 
 
 def test_own_file_comes_after_a_stage(problem: Path) -> None:

@@ -259,9 +259,13 @@ MISTAKES: dict[str, tuple[Any, list[str], list[str]]] = {
     "scale": (
         STAGES,
         ["run", "configs/toy", "--scale", "demos"],
-        ["no file 'configs/toy.demos.yaml'", "mean: toy.demo.yaml?"],
+        ["configs/toy has no scale 'demos'; its scales: demo.", "mean: demo?"],
     ),
-    "stage": (STAGES, [*RUN, "--from", "frist"], ["no stage 'frist'", "did you mean: first?"]),
+    "stage": (
+        STAGES,
+        [*RUN, "--from", "frist"],
+        ["no stage 'frist'", "its stages: ", "did you mean: first?"],
+    ),
     "order": (
         STAGES,
         [*RUN, "--from", "second", "--to", "first"],
