@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 .PHONY: demo test test-slow lint venv clean
 
 demo: $(INSTALLED)
-	$(BIN)/namm run configs/burgers --scale demo
+	$(BIN)/namm run configs/burgers.yaml --scale demo
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"

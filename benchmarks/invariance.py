@@ -1,6 +1,6 @@
 r"""Does the answer for one measurement depend on the company it is solved in?
 
-    python -m benchmarks.invariance [configs/burgers --scale demo] [--fields 16]
+    python -m benchmarks.invariance [configs/burgers.yaml --scale demo] [--fields 16]
 
 solves measurements of test fields with every solver on the trained networks of a run, in data
 space and in mirror space: all together, one of them alone, all together again, and shared by two

@@ -1,13 +1,13 @@
 r"""The assimilation of reference fields beside the figures that the authors of the method publish.
 
-    namm run configs/burgers-reference
+    namm run configs/burgers-reference.yaml
     python -m benchmarks.reference runs/burgers-reference [--out docs/results/burgers-reference]
 
 writes `report.md` and `results.json`: the tables of the run, the same distances beside the
 published ones, and the commands that made them. Those of others come without intervals, and from
 networks of their own. On Burgers the field is theirs too, on the Kolmogorov flow it is not.
 
-    namm run configs/burgers-reference --scale quick --to report_first
+    namm run configs/burgers-reference.yaml --scale quick --to report_first
     python -m benchmarks.reference runs/burgers-reference-quick --whole FOLDER
 
 also holds a run of fewer samples against the whole one, whose tables are in the folder.

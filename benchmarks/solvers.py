@@ -1,7 +1,7 @@
 r"""Every solver on the same trained networks, in data space and in mirror space.
 
-    namm run configs/burgers --scale demo --to dm
-    python -m benchmarks.solvers [configs/burgers --scale demo] [--only DPS Trust] [--spaces data]
+    namm run configs/burgers.yaml --scale demo --to dm
+    python -m benchmarks.solvers [configs/burgers.yaml --scale demo] [--only DPS] [--spaces data]
 
 takes the networks of a run, or the shipped ones with --pretrained, and for each solver and each
 space makes two rows: with the published step size, and with one tuned on fields of the validation

@@ -5,7 +5,7 @@ and at equal calls of the denoiser; all are tuned with the same effort. Then Tru
 budget rounded rightly and as in the published code, and with bounds of many kinds. Writes the
 numbers, tables and a figure. From the root:
 
-    namm run configs/spiral --to diffusion
+    namm run configs/spiral.yaml --to diffusion
     python -m benchmarks.spiral [--checkpoint CKPT] [--out DIR] [--quick] [--jobs N]
 """
 

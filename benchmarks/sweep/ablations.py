@@ -1,6 +1,6 @@
 r"""The worth of each choice of the method: one is changed at a time, and all is trained again.
 
-    python -m benchmarks.sweep.ablations [configs/burgers --scale demo] [--seeds 0 1]
+    python -m benchmarks.sweep.ablations [configs/burgers.yaml --scale demo] [--seeds 0 1]
 
 trains maps, mirror diffusion model and fine-tuned maps for each change, from two seeds, and scores
 the samples before and after fine-tuning. The chain without a change is the one of the same name

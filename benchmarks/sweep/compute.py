@@ -1,6 +1,6 @@
 r"""The distance of samples by the operations of training, with maps and without.
 
-    python -m benchmarks.sweep.compute [configs/burgers --scale demo] [--out docs/results/compute]
+    python -m benchmarks.sweep.compute [configs/burgers.yaml --scale demo] [--out FOLDER]
 
 trains maps, mirror diffusion model and fine-tuned maps with half, once and twice the configured
 steps, and at each of them the plain diffusion model with the counted operations of the three

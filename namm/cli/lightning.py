@@ -1,6 +1,6 @@
 r"""The verbs that train and use a model: `fit`, `validate`, `test` and `predict`.
 
-Lightning's command line, with what a run that is to be trusted needs besides: a run folder that
+Lightning's command line, with the needs of a run that is to be trusted: a run folder that
 is checked before anything starts and never overwritten, checkpoints that are written in one piece
 and loaded as plain data, one seed, and errors in a sentence. No stage is imported by name: a class
 path in a configuration says which one runs.
@@ -105,7 +105,7 @@ class CLI(LightningCLI):
             "--seed_everything",
             type=NonNegativeInt,
             default=0,
-            help="The seed of everything, that of the model included.",
+            help="The seed of everything, the model included.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -115,7 +115,7 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--force",
             action="store_true",
-            help="Go on with a checkpoint of another problem, and say what is ignored.",
+            help="Go on with a checkpoint of another problem, and name the ignored values.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -203,13 +203,13 @@ class CLI(LightningCLI):
 
 @contextmanager
 def constructing() -> Iterator[None]:
-    r"""Raises what a constructor refuses as an `InputError`: it is what the user wrote."""
+    r"""Raises the refusal of a constructor as an `InputError`: the user wrote the value."""
     try:
         yield
     except (ValueError, MisconfigurationException) as error:
         origin: BaseException = error
         while origin.__cause__ is not None and not isinstance(origin, InputError):
-            origin = origin.__cause__  # jsonargparse wraps whatever is raised
+            origin = origin.__cause__  # jsonargparse wraps all errors
         if isinstance(origin, InputError):
             raise origin from None
         if isinstance(origin, (ValueError, MisconfigurationException)):

@@ -18,7 +18,7 @@ Neural approximate mirror maps: diffusion models under constraints.
   test       score a model on the test data
   predict    draw samples from a model
   check      check a constraint and its data: namm check my_module.MyConstraint --data my.h5
-  run        run all stages of a problem in order: namm run configs/burgers --scale demo
+  run        run all stages of a problem in order: namm run configs/burgers.yaml --scale demo
   report     write the table and the figure of finished stages: namm report runs/burgers
   ship       write the weights of a run for others to load: namm ship runs/burgers FOLDER
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     r"""Runs a command and says in a sentence why it could not.
 
     Arguments:
-        argv: The verb and its options; those of the process if missing.
+        argv: The verb and its options. If missing, the options of the process.
 
     Returns:
         The exit code: `None` on success, 1 if an input does not fit, a file cannot be used or a
@@ -65,7 +65,7 @@ def answered(action: Callable[[], int | None]) -> int | None:
     r"""Runs an action and says in a sentence why it could not.
 
     Arguments:
-        action: What to do. It may return an exit code.
+        action: The action. It may return an exit code.
 
     Returns:
         The exit code, as of `main`.

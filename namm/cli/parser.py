@@ -9,7 +9,7 @@ from .errors import CommandError
 
 
 class VerbParser(ArgumentParser):
-    r"""Creates a parser that raises what is wrong with a command."""
+    r"""Creates a parser that raises the mistakes in a command."""
 
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{self.prog}: {message}.")

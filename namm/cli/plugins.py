@@ -44,7 +44,7 @@ def load_plugins() -> None:
             if not (isinstance(plugin, type) and issubclass(plugin, constraints.Constraint)):
                 raise TypeError(f"{point.value} is not a Constraint")
             owners[point.attr] = owner
-        except Exception as error:  # whatever the import of a stranger's module raises
+        except Exception as error:  # any error that the import of a stranger's module raises
             if os.environ.get("NAMM_TRACEBACK") == "1":
                 raise
             complain(

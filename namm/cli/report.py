@@ -1,4 +1,4 @@
-r"""The report of a run: tables, a figure and one `results.json` from those of its stages."""
+r"""The report of a run: tables, a figure and one `results.json` of all its stages."""
 
 __all__ = ["main", "report"]
 
@@ -103,7 +103,7 @@ def unique(stages: Results) -> list[dict[str, Any]]:
 def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -> str:
     r"""Returns the Markdown table of one task: a line per method and protocol, a column per metric
     with the half-width of its 95 % interval. The column "times lower" compares the distance with
-    that of the first method.
+    the distance of the first method.
 
     Arguments:
         rows: The rows of the results.

@@ -81,7 +81,7 @@ def find(classes: tuple[type, ...], path: str, key: str, at: str) -> Any:
         offers = vars(sys.modules[module]) if module in sys.modules else {}
         near = known | {f"{module}.{name}" for name, offer in offers.items() if callable(offer)}
         refuse(key, f"there is no class '{path}'", at, path, near)
-    except Exception as error:  # whatever the import of a user's module raises
+    except Exception as error:  # any error that the import of a user's module raises
         refuse(key, f"{path} cannot be imported: {error}", at)
     if inspect.isclass(target):
         fitting = issubclass(target, classes)

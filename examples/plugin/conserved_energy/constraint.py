@@ -1,4 +1,4 @@
-r"""The energy of a frame, and that it stays what it is."""
+r"""The energy of a frame, which stays the same."""
 
 __all__ = ["ConservedEnergy"]
 

@@ -26,7 +26,7 @@ class WaveData(SimulatedData):
     r"""Creates waves of shape `(1, points, frames)`: x is the second-last axis, t is the last.
 
     Arguments:
-        constraint: What the waves must satisfy.
+        constraint: The constraint of the waves.
         points: The number of grid points, at least 9.
         frames: The number of frames, of 0.05 each.
         kwargs: The arguments of `SimulatedData`.
