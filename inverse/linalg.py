@@ -70,7 +70,7 @@ class Tangent(NamedTuple):
             given: The data of each sample.
         """
         if isinstance(operator, LinearOperator):
-            return cls(operator(y), operator, operator.adjoint)
+            return cls(operator.predict(y, given)[0], operator, operator.adjoint)
 
         def measured(y: Tensor) -> Tensor:
             return operator.predict(y, given)[0]

@@ -47,7 +47,8 @@ class Operator(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        r"""Returns the noiseless measurements.
+        r"""Returns the noiseless measurements. An operator that needs the data of the samples
+        overrides `predict`, which has them; solvers and evaluations call `predict` alone.
 
         Arguments:
             x: The fields, with shape `(B, C, *S)`.

@@ -29,14 +29,14 @@ class Residual(Operator):
         super().__init__(std)
         self.constraint = constraint
 
-    def forward(self, x: Tensor, given: Given | None = None) -> Tensor:
-        return self.constraint.residual(x, given).flatten(1)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(x)[0]
 
     def predict(self, y: Tensor, given: Given | None = None) -> tuple[Tensor, Tensor]:
-        return self(y, given), y
+        return self.constraint.residual(y, given).flatten(1), y
 
     def measure(self, x: Tensor, seeds: Sequence[int], given: Given | None = None) -> Tensor:
-        return torch.zeros_like(self(x, given))
+        return torch.zeros_like(self.predict(x, given)[0])
 
     def check_constraint(self, constraint: Constraint) -> None:
         if describe_constraint(self.constraint) != describe_constraint(constraint):

@@ -110,6 +110,29 @@ class Run:
             (gradient,) = torch.autograd.grad(functional(y_hat).sum(), y_t)
         return y_hat.detach(), gradient
 
+    def pull_back(
+        self, y_t: Tensor, t: Tensor, direction: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Returns the denoised fields, a direction at them, and the direction taken back through
+        the denoiser: one call and one vector-Jacobian product.
+
+        Arguments:
+            y_t: The noisy fields, with shape `(B, C, *S)`.
+            t: The time, with shape `()`.
+            direction: The map from the denoised fields to the direction, each `(B, C, *S)`.
+        """
+        with torch.enable_grad():
+            y_t = y_t.detach().requires_grad_()
+            y_hat = self.denoiser(y_t, t.to(y_t))
+            with torch.no_grad():
+                d = direction(y_hat.detach())
+            (gradient,) = torch.autograd.grad(y_hat, y_t, d)
+        return y_hat.detach(), d, gradient
+
+    def predict(self, y: Tensor) -> Tensor:
+        r"""Returns the noiseless measurements of fields `(B, C, *S)`, with shape `(B, *M)`."""
+        return self.operator.predict(y, self.given)[0]
+
     def slope(self, y_t: Tensor, t: Tensor, loss: Misfit) -> tuple[Tensor, Tensor]:
         r"""Returns the denoised fields and the gradient of a loss, as `pull` does."""
         return self.pull(y_t, t, lambda y_hat: loss(self.operator, self.m, y_hat, self.given))

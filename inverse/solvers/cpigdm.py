@@ -2,9 +2,9 @@ r"""Conjugate pseudoinverse guidance: few steps, however strong the guidance."""
 
 __all__ = ["CPiGDM"]
 
-import torch
 from torch import Tensor
 
+from constraints import check_range
 from mdm import Level, Transition
 
 from .base import Run
@@ -52,6 +52,8 @@ class CPiGDM(Pseudoinverse):
         transition: Transition | None = None,
     ) -> None:
         super().__init__(project, iterations, transition)
+        check_range(self, "[0, inf)", weight=weight)
+        check_range(self, "(-inf, inf)", lam=lam)
         self.weight, self.weighting, self.lam = weight, weighting, lam
 
     def step(
@@ -61,20 +63,15 @@ class CPiGDM(Pseudoinverse):
         options = (self.weighting, self.weight, self.lam, level.t, level.s)
         measured, other = increments(schedule, *options, state.damping)
         c_t, c_s = (float(carrier(schedule, v)) for v in (level.t, level.s))
-        d = torch.zeros_like(y_t)
 
-        def along(y_hat: Tensor) -> Tensor:
-            nonlocal d
-            x = y_hat.detach()
+        def direction(y_hat: Tensor) -> Tensor:
             if directions is None:
-                d = self.correction(run, state, x, level)
-            else:
-                r2 = variance(schedule, level.t)
-                z = directions.svd.coefficients(run.m) - directions.svd.vt(x)
-                d = directions.svd.v(directions.gains(r2 / (r2 + state.damping), z) * z)
-            return (y_hat * d).flatten(1).sum(dim=1)
+                return self.correction(run, state, y_hat, level)
+            r2 = variance(schedule, level.t)
+            z = directions.svd.coefficients(run.m) - directions.svd.vt(y_hat)
+            return directions.svd.v(directions.gains(r2 / (r2 + state.damping), z) * z)
 
-        y_hat, gradient = run.pull(y_t, level.t, along)
+        y_hat, d, gradient = run.pull_back(y_t, level.t, direction)
         frozen = (y_t - c_t * y_hat) / level.sigma_t
         g = (d - c_t * gradient) / level.sigma_t
         if directions is None:

@@ -4,7 +4,7 @@ __all__ = ["DPS"]
 
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Constraint, check_range
 from mdm import Level, Transition
 
 from .base import Run, Sequential
@@ -43,6 +43,7 @@ class DPS(Sequential[None]):
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
+        check_range(self, "[0, inf)", zeta=zeta)
         self.zeta, self.loss = zeta, Misfit(constraint, weight, whiten, power)
 
     def step(self, run: Run, state: None, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:

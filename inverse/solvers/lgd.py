@@ -55,6 +55,7 @@ class LGDMC(Sequential[None]):
     ) -> None:
         super().__init__(transition)
         check_range(self, "[1, inf)", samples=samples)
+        check_range(self, "[0, inf)", step_size=step_size)
         self.samples, self.step_size, self.normalise = samples, step_size, normalise
         self.radius, self.loss = radius, Misfit(constraint, weight, power=power)
 

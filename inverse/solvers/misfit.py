@@ -2,12 +2,10 @@ r"""The loss of the solvers that have no likelihood of their own."""
 
 __all__ = ["Misfit", "misfit"]
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError
+from constraints import Constraint, Given, InputError, check_range
 
 from ..operators.base import Operator
 
@@ -36,6 +34,7 @@ class Misfit(nn.Module):
         power: int = 1,
     ) -> None:
         super().__init__()
+        check_range(self, "[0, inf)", weight=weight)
         if power not in (1, 2):
             raise InputError(f"A misfit has the power 1 or 2 of the norm, got {power}.")
         self.constraint, self.weight = constraint, weight
@@ -66,6 +65,14 @@ class Misfit(nn.Module):
         return loss
 
 
-def misfit(operator: Operator, m: Tensor, y_hat: Tensor, *options: Any, **named: Any) -> Tensor:
-    r"""Returns the losses of a `Misfit` with options, with shape `(B,)`."""
-    return Misfit(*options, **named).forward(operator, m, y_hat)
+def misfit(
+    operator: Operator,
+    m: Tensor,
+    y_hat: Tensor,
+    constraint: Constraint | None = None,
+    weight: float = 200.0,
+    whiten: bool = True,
+    power: int = 1,
+) -> Tensor:
+    r"""Returns the losses of a `Misfit`, with shape `(B,)`. Its class describes the arguments."""
+    return Misfit(constraint, weight, whiten, power).forward(operator, m, y_hat)

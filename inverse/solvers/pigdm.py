@@ -4,6 +4,7 @@ __all__ = ["PiGDM"]
 
 from torch import Tensor
 
+from constraints import check_range
 from mdm import Level, Transition
 
 from .base import Run
@@ -50,6 +51,7 @@ class PiGDM(Pseudoinverse):
         transition: Transition | None = None,
     ) -> None:
         super().__init__(project, iterations, transition)
+        check_range(self, "[0, inf)", weight=weight)
         self.weight, self.weighting, self.integrate = weight, weighting, integrate
 
     def step(

@@ -101,7 +101,7 @@ class Pseudoinverse(Sequential[PseudoinverseState], abc.ABC):
             return y
         operator = run.operator
         assert isinstance(operator, LinearOperator)  # or `begin` has refused it
-        return y + operator.pinv(run.m - operator(y))
+        return y + operator.pinv(run.m - run.predict(y))
 
     def report(self, state: PseudoinverseState) -> dict[str, Any]:
         return {} if state.unsolved is None else {"unsolved": state.unsolved.tolist()}
@@ -123,7 +123,7 @@ class Pseudoinverse(Sequential[PseudoinverseState], abc.ABC):
         """
         operator = run.operator
         if isinstance(operator, Liftable) and not isinstance(operator, LinearOperator):
-            return operator.pinv(run.m) - operator.pinv(operator(y_hat))
+            return operator.pinv(run.m) - operator.pinv(run.predict(y_hat))
         r2 = float(variance(run.denoiser.schedule, level.t))
         tangent = Tangent.of(operator, y_hat, run.given)
         damping = operator.std.to(y_hat) ** 2 / r2

@@ -117,6 +117,7 @@ class Trust(Sequential[TrustState]):
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
+        check_range(self, "[0, inf)", step_size=step_size)
         if isinstance(bound, Bound) and self.transition.start < 1:
             raise InputError(
                 "A Bound is estimated in runs from noise alone, got a transition that starts at "

@@ -99,7 +99,7 @@ class Scaled(Constraint):
 
 
 class Named(Distance):
-    """A distance that takes the data of the samples by name alone, after a parameter of its own."""
+    """A distance that takes the data of the samples by name, after a parameter of its own."""
 
     def distance(self, x: Tensor, scale: float = 2, *, given: Given | None = None) -> Tensor:
         assert given is not None

@@ -206,6 +206,14 @@ def test_two_processes_find_the_answers_of_one(tmp_path: Path, mirrored: bool) -
 # what is refused
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: DPS(power=3), r"power.*\b3\b"),
+    (lambda: DPS(zeta=float("nan")), r"zeta.*nan"),
+    (lambda: DPS(zeta=-1.0), r"zeta.*-1\.0"),
+    (lambda: DPS(weight=float("inf")), r"weight.*inf"),
+    (lambda: LGDMC(step_size=-0.1), r"step_size.*-0\.1"),
+    (lambda: Trust(step_size=float("inf")), r"step_size.*inf"),
+    (lambda: PiGDM(weight=-1.0), r"PiGDM.*weight.*-1\.0"),
+    (lambda: CPiGDM(weight=-1.0), r"CPiGDM.*weight.*-1\.0"),
+    (lambda: CPiGDM(lam=float("nan")), r"lam.*nan"),
     (lambda: LGDMC(samples=0), "samples?.*0"),
     (lambda: LGDMC(power=0), r"power.*\b0\b"),
     (lambda: DSG(gamma=1.5), r"gamma.*1\.5"),
