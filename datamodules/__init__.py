@@ -19,6 +19,7 @@ __all__ = [
     "check_fits",
     "hash_fields",
     "read_attributes",
+    "read_fields",
     "write_fields",
 ]
 
@@ -26,7 +27,7 @@ from .base import FieldData
 from .black_hole import BlackHoleData
 from .burgers import BurgersData
 from .counting import CountingData
-from .dataset import FieldDataset
+from .dataset import FieldDataset, read_fields
 from .galaxies import GalaxyData
 from .images import ImageData
 from .kolmogorov import KolmogorovData

@@ -1,6 +1,6 @@
 r"""The fields of one split of a file, as items of a data set."""
 
-__all__ = ["FieldDataset"]
+__all__ = ["FieldDataset", "read_fields"]
 
 import os
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ class Rows:
         path: The file.
         split: The split.
         name: The name of the dataset in the split.
-        in_memory: Whether to read all rows at once; if missing, where they take less than 2 GB.
+        limit: The bytes below which all rows are read at once.
     """
 
-    def __init__(self, path: str | Path, split: str, name: str, in_memory: bool | None) -> None:
+    def __init__(self, path: str | Path, split: str, name: str, limit: int) -> None:
         self.path, self.name = path, f"{split}/{name}"
         self.memory: Tensor | None = None
         self.opened: tuple[int, h5py.File] | None = None
@@ -43,7 +43,7 @@ class Rows:
             if data.ndim < 2 or len(data) == 0:
                 raise InputError(f"'{path}' has no field in /{self.name} of shape {data.shape}.")
             self.shape: tuple[int, ...] = data.shape
-            if in_memory or (in_memory is None and data.nbytes < IN_MEMORY):
+            if data.nbytes < limit:
                 self.memory = torch.from_numpy(np.asarray(data, dtype=np.float32))
         if self.memory is not None:
             check_finite(self.memory, range(len(self.memory)), path, self.name)
@@ -66,25 +66,21 @@ class Rows:
 
 class FieldDataset(Dataset):
     r"""Creates the fields of one split. An item holds the field `x`, with shape `(C, *S)`, its
-    position `index` in the split, and, given mirror samples, `y`.
+    position `index` in the split, and, given mirror samples, `y`. Fields that take less than 2 GB
+    are read at once.
 
     Arguments:
         path: The file, of schema `namm-field/1`.
         split: The name of the split.
-        in_memory: Whether to read all fields at once; if missing, where they take less than 2 GB.
         mirror_samples: A file with `/{split}/y`, with shape `(M, C, *S)`: sample i mod M comes
             with field i.
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        split: str,
-        in_memory: bool | None = None,
-        mirror_samples: str | Path | None = None,
+        self, path: str | Path, split: str, mirror_samples: str | Path | None = None
     ) -> None:
-        self.x = Rows(path, split, "x", in_memory)
-        self.y = Rows(mirror_samples, split, "y", in_memory) if mirror_samples else None
+        self.x = Rows(path, split, "x", IN_MEMORY)
+        self.y = Rows(mirror_samples, split, "y", IN_MEMORY) if mirror_samples else None
         self.shape: tuple[int, ...] = self.x.shape[1:]
 
     def __len__(self) -> int:
@@ -99,3 +95,15 @@ class FieldDataset(Dataset):
             samples = self.y[[i % self.y.shape[0] for i in rows]]
             items = [{**item, "y": y} for item, y in zip(items, samples, strict=True)]
         return items
+
+
+def read_fields(path: str | Path, split: str, n: int) -> Tensor:
+    r"""Returns the first fields of a split, with shape `(B, C, *S)`, and reads no others.
+
+    Arguments:
+        path: The file, of schema `namm-field/1`.
+        split: The name of the split.
+        n: The largest number of fields.
+    """
+    rows = Rows(path, split, "x", limit=0)
+    return rows[range(min(n, rows.shape[0]))]

@@ -262,7 +262,7 @@ def bfloat16(probe: Probe) -> Verdict:
 
 
 @entry("cost of a field")
-def cost(probe: Probe) -> Verdict:
+def runtime(probe: Probe) -> Verdict:
     r"""It must run forwards and backwards."""
     constraint, x = probe.copy(), probe.noisy
     image = x.new_zeros(len(x), 32, x[0, 0].numel(), 1)

@@ -19,14 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from constraints import Constraint, Finding, InputError, check, noise
-from datamodules import FieldDataset, check_fits, read_attributes
+from datamodules import check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
 from .configs import expand, is_problem, stage_of
@@ -161,12 +160,10 @@ def simulate(config: str) -> str:
 def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor, float]:
     r"""Returns the first fields of a split, with shape `(B, C, *S)`, and the floor of the file."""
     check_fits(path, constraint)
-    fields = FieldDataset(path, split, in_memory=False)
-    if len(fields) < 2:
+    x = read_fields(path, split, max(n, 2))
+    if len(x) < 2:
         raise InputError(f"'{path}' has a single field in split '{split}': 2 are needed.")
-    items = fields.__getitems__(list(range(min(n, len(fields)))))
-    floor = read_attributes(path).get("data_floor", 0.0)
-    return torch.stack([item["x"] for item in items]), float(floor)
+    return x[:n], float(read_attributes(path).get("data_floor", 0.0))
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

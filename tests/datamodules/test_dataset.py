@@ -9,15 +9,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from constraints import InputError
-from datamodules import FieldDataset, write_fields
+from datamodules import FieldDataset, read_fields, write_fields
 from tests.datamodules.sources import plain, write
 
 
 # reading
-def test_lazy_is_in_memory(tmp_path: Path) -> None:
+def test_lazy_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_fields(tmp_path / "a.h5", {"train": torch.randn(9, 2, 3, 4)}, {}, {})
-    lazy = FieldDataset(tmp_path / "a.h5", "train", in_memory=False)
     memory = FieldDataset(tmp_path / "a.h5", "train")
+    monkeypatch.setattr("datamodules.dataset.IN_MEMORY", 0)
+    lazy = FieldDataset(tmp_path / "a.h5", "train")
 
     assert len(lazy) == len(memory) == 9 and lazy.shape == memory.shape == (2, 3, 4)
     for a, b in zip(
@@ -25,13 +26,17 @@ def test_lazy_is_in_memory(tmp_path: Path) -> None:
     ):
         assert a["index"] == b["index"] and torch.equal(a["x"], b["x"])
     assert torch.equal(lazy[5]["x"], memory[5]["x"])
+    few = read_fields(tmp_path / "a.h5", "train", 2)
+    assert torch.equal(few[1], memory[1]["x"]) and len(few) == 2
+    assert len(read_fields(tmp_path / "a.h5", "train", 99)) == 9
 
 
-@pytest.mark.parametrize(
-    ("context", "in_memory"), [("fork", True), ("fork", False), ("spawn", False)]
-)
-def test_workers_read_the_same(tmp_path: Path, context: str, in_memory: bool) -> None:
-    fields = FieldDataset(write(tmp_path / "a.h5", train=6), "train", in_memory)
+@pytest.mark.parametrize(("context", "limit"), [("fork", 10**9), ("fork", 0), ("spawn", 0)])
+def test_workers_read_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: str, limit: int
+) -> None:
+    monkeypatch.setattr("datamodules.dataset.IN_MEMORY", limit)
+    fields = FieldDataset(write(tmp_path / "a.h5", train=6), "train")
     assert fields[4]["x"][0, 0] == 4  # the file is open here when workers start
     loader = DataLoader(
         dataset=fields, batch_size=2, num_workers=1, multiprocessing_context=context

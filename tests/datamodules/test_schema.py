@@ -73,14 +73,17 @@ def test_file_of_no_problem_is_refused(tmp_path: Path) -> None:
         check_fits(write(tmp_path / "a.h5", train=2), Burgers())
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_field_with_nan_is_named(tmp_path: Path, in_memory: bool) -> None:
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_field_with_nan_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("datamodules.dataset.IN_MEMORY", limit)
     x = torch.zeros(5, 1, 3)
     x[2:4, 0, 1] = float("nan")
     write_fields(tmp_path / "a.h5", {"train": x}, {}, {})
 
     with pytest.raises(InputError, match=r"\b2\b.*/train/x"):
-        fields = FieldDataset(tmp_path / "a.h5", "train", in_memory)
+        fields = FieldDataset(tmp_path / "a.h5", "train")
         fields.__getitems__([4, 3, 2])
 
 
