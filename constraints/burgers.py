@@ -121,7 +121,7 @@ class Burgers(Constraint):
         tolerance = 4 * torch.finfo(u.dtype).eps * (1 + v.abs().amax(dim=-2, keepdim=True))
         moving = torch.ones_like(tolerance, dtype=torch.bool)
         for _ in range(20):
-            # a state that has converged stays, whatever its neighbours in the batch do
+            # a state that has converged stays, even if its neighbours in the batch still move
             update = torch.where(moving, self._newton(v, target, dx, dt), 0)
             v = v - update
             moving = update.abs().amax(dim=-2, keepdim=True) > tolerance

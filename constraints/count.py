@@ -106,7 +106,7 @@ class Count(Constraint):
     r"""Creates the constraint that an image holds n objects: the residual is c(x) - n, with the
     count c(x) of a trained network.
 
-    The network stays as it is and in evaluation mode, whatever is trained around it. Its own error
+    The network stays as it is and in evaluation mode while others train around it. Its own error
     is the floor of this distance; the attribute `sha256`, a hash of its weights, tells apart what
     was trained with different ones.
 
@@ -180,7 +180,7 @@ def load_counter(file: str = FILE) -> Counter:
         options, weights = (_read_checkpoint if path.endswith(".ckpt") else _read)(path)
         counter = Counter(**options)
         if _shapes(weights) != _shapes(counter.state_dict()):
-            raise ValueError("its weights are not those of the sizes it states")
+            raise ValueError("its weights do not have the sizes it states")
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         advice = "give a file of `save_counter`, or a checkpoint of namm.Counting"

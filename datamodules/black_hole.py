@@ -63,7 +63,7 @@ class BlackHoleData(SimulatedData):
     `(1, points, points)`: y is the second-last axis and x the last, both ascend from -1/2 to 1/2.
     No pixel is negative.
 
-    Each parameter is uniform in its range, usually that of `RANGES`. In units of the field of view
+    Each parameter is uniform in its range, by default in `RANGES`. In units of the field of view
     are `diameter` (of the shadow), `x` and `y` (the centre of the disc) and `blur`; in units of
     the shadow's radius `shift` (of the shadow towards the receding side), `spot_radius` and
     `spot_size`; in units of its diameter `glow_size`. `angle` is the direction of the approaching

@@ -23,7 +23,7 @@ class KeyedBatches(Sampler[list[int]]):
     With several processes, their batches of one step are together a consecutive block of the
     permutation, and all have the same number of batches. With a trainer, an iteration starts in
     the epoch and at the batch that its training has reached; without a trainer, in epoch 0.
-    The number of batches, in contrast, is always that of a full epoch.
+    The number of batches, in contrast, always belongs to a full epoch.
 
     Arguments:
         size: The number of fields.

@@ -2,11 +2,11 @@ r"""The conformance kit measures the properties of a constraint that every metho
 
 A constraint is tried on fields that satisfy it, on the same fields with noise, and on constant
 fields. Everything is measured against the fields themselves: their scale s is the std of all their
-numbers, and a distance is large or small beside that of a field with noise of std s, or of the
-first larger one which the constraint notices. Two rules follow from it.
+numbers, and a distance is large or small beside the distance of a field with noise of std s, or of
+the first larger noise that the constraint notices. Two rules follow from it.
 
-- Fields satisfy a constraint if their distance is at most 1e-5 of that of noise, which is about
-  100 roundings in float32, or at most twice the floor that their file states.
+- Fields satisfy a constraint if their distance is at most 1e-5 of the distance of noise, about 100
+  roundings in float32, or at most twice the floor that their file states.
 - A gradient is right if derivatives along random directions agree with central differences in
   float64 to 1e-3, at the best of several steps: a step is too long where it crosses a kink, and
   too short where rounding shows.

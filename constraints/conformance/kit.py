@@ -148,7 +148,7 @@ def not_negative(probe: Probe) -> Verdict:
 @entry("zero on data")
 def zero(probe: Probe) -> Verdict:
     r"""This field does not satisfy it: compare the parameters, the axes and the units of the
-    constraint with those of the data."""
+    constraint with the data."""
     if not probe.satisfied:
         return None, "not checked without data", "0 on data"
     values = probe.copy()(probe.x, probe.given).detach()  # in float32, as floors are
@@ -182,7 +182,7 @@ def growth(probe: Probe) -> Verdict:
 
 @entry("gradient")
 def derivative(probe: Probe) -> Verdict:
-    r"""The gradient is not that of the distance: look for a detach, for values that are
+    r"""The gradient is not the gradient of the distance: look for a detach, for values that are
     rounded, counted or chosen on the way, and for a backward of its own."""
     constraint = probe.copy(torch.float64)
     rows = torch.arange(2).repeat_interleave(DIRECTIONS)

@@ -31,7 +31,7 @@ class Blur(LinearOperator):
     Arguments:
         sigma: The standard deviation of the kernel, in grid points.
         size: The sizes `[H, W]` of the last two axes.
-        boundary: What lies beyond the edges: the field again, its mirror image without the edge
+        boundary: The values beyond the edges: the field again, its mirror image without the edge
             itself, or zeros.
         cutoff: The gain, relative to the largest, below which a direction is removed, in (0, 1).
         std: The std of the measurement noise.

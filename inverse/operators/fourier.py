@@ -26,7 +26,7 @@ class Fourier(Orthonormal):
         size: The sizes `[H, W]` of the last two axes.
         fraction: The share of the pairs that is kept, in [0, 1]: the lowest frequencies, and
             others drawn at random.
-        low: The wave number up to which all frequencies are kept, whatever the share; in cycles
+        low: The wave number up to which all frequencies are kept for any share; in cycles
             per side.
         seed: The seed of the draw.
         std: The std of the measurement noise.

@@ -16,7 +16,7 @@ from .base import Operator
 class Residual(Operator):
     r"""Creates the operator that returns the residuals of a constraint, so that a solver of
     inverse problems can solve for the constraint alone. No field is observed: the residual to
-    solve for is 0, whatever the field.
+    solve for is 0 for every field.
 
     Arguments:
         constraint: The constraint.

@@ -108,7 +108,7 @@ def euler_rate(
     schedule: Schedule, weighting: Weighting, w: float, t: Tensor, s: Tensor, damping: Tensor
 ) -> Tensor:
     r"""Returns the guidance rate at the beginning of a step times its length, for each singular
-    value. Arguments are those of `integrated_rate`."""
+    value. `integrated_rate` takes the same arguments."""
     _check_finite(schedule, weighting, w, t, s)
     r2 = variance(schedule, t)
     return guidance_rate(schedule, weighting, w, t) * (t - s) * r2 / (r2 + damping)

@@ -40,7 +40,7 @@ def fields(n: int, name: str = "x", scale: float = 2.0) -> Tensor:
     return scale * noise([(name, i) for i in range(n)], (3, 2)).double()
 
 
-# what makes a map the projection
+# properties of a projection
 def test_projection_satisfies_the_constraint(convex: ConvexSet) -> None:
     projected = convex.nearest(fields(200))
 
@@ -207,7 +207,7 @@ def test_residuals_say_how_far_and_on_which_side() -> None:
     assert Simplex()(x).tolist() == [1.25 / 4]
 
 
-# what every constraint promises
+# promises of every constraint
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(["box", "ball", "simplex", "linear"]),

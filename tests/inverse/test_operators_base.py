@@ -198,7 +198,7 @@ def test_solver_may_solve_for_the_constraint_alone() -> None:
     assert distance(0.3) < 0.5 * distance(0.0)
 
 
-# what is refused
+# refusals
 @pytest.mark.parametrize(
     ("build", "words"),
     [

@@ -17,7 +17,7 @@ from tests.inverse.draws import close, draw
 Case = tuple[LinearOperator, tuple[int, ...]]
 
 
-# what is built, and the shape of one field
+# each operator, and the shape of one field
 CASES: dict[str, Callable[[], Case]] = {
     "select": lambda: (Select(-1, [4, 0, 1], 6), (2, 5, 6)),
     "select channel": lambda: (Select(1, [1], 2), (2, 5, 6)),

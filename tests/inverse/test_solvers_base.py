@@ -45,7 +45,7 @@ from tests.problems import (
     tiny_mirror,
 )
 
-# what holds for every solver
+# all solvers
 GRID = DDIM(6)
 
 
@@ -203,7 +203,7 @@ def test_two_processes_find_the_answers_of_one(tmp_path: Path, mirrored: bool) -
             torch.testing.assert_close(two[name][seed], sample, rtol=0, atol=1e-5)
 
 
-# what is refused
+# refusals
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: DPS(power=3), r"power.*\b3\b"),
     (lambda: DPS(zeta=float("nan")), r"zeta.*nan"),

@@ -140,7 +140,7 @@ def test_published_weight_of_flows_is_bayes() -> None:
     torch.testing.assert_close(p.solve(solver), x, rtol=0, atol=1e-10)
 
 
-# what the guidance achieves
+# the effect of the guidance
 def law(p: Problem, solver: Sequential) -> tuple[Tensor, Tensor]:
     """The mean and the covariance of the answers to one measurement, from their dependence on the
     noise, which is affine."""

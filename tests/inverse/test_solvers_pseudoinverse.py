@@ -94,7 +94,7 @@ def test_noise_of_the_transition_replaces_predicted_noise() -> None:
     torch.testing.assert_close(found, x, rtol=0, atol=1e-9)
 
 
-# what is refused
+# refusals
 def test_projection_needs_a_linear_operator() -> None:
     p = pose()
     pulled = Pullback(p.operator, Affine())
