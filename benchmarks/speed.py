@@ -257,7 +257,7 @@ def main() -> None:
         "paper": maps(steps, "sizes of the paper", paper_maps, 16),
         "trained": maps(steps, "trained sizes", trained_maps, 8),
     }
-    # what a machine makes of bfloat16 is not known before it is tried
+    # the gain of bfloat16 on a machine is not known before a trial
     mirror, constraint = trained_maps(bfloat16=True).train(), Burgers(dt=0.125)
     x, noise = torch.rand(8, *SHAPE), 0.1 * torch.randn(8, *SHAPE)
     steps.add(

@@ -104,7 +104,7 @@ def earlier(folder: Path, ours: Row) -> dict[str, Any]:
 
     Arguments:
         folder: The folder of the results.
-        ours: What decides the measurements and the reference of this run, by name.
+        ours: The settings that fix the measurements and the reference of this run, by name.
 
     Raises:
         InputError: If there are none, or they are of other measurements.
