@@ -80,8 +80,8 @@ class DiffusersDenoiser(Denoiser):
         https://arxiv.org/abs/2206.00364
 
     Arguments:
-        net: The network, for example a `diffusers.UNet2DModel` of `C patch²` channels in and out. A
-            command takes these channels from the data.
+        net: The network, for example a `diffusers.UNet2DModel` of `C patch²` channels in and out.
+            A command takes these channels from the data.
         schedule: The noise schedule; `VPSchedule()` if missing.
         padding: The padding modes of the last two axes, given to all convolutions of the network.
             A command takes them from the data. A network without convolutions needs none.
