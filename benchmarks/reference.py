@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from namm.cli.report import report
-from namm.evaluation.results import half, with_half
+from namm.evaluation.results import half_width, with_half_width
 from namm.training.io import atomic
 
 from .common.program import launch, options
@@ -59,7 +59,7 @@ def table(compared: list[dict[str, Any]]) -> str:
     lines = []
     for row in compared:
         ratio = row["value"] / row["published"]
-        words = [row["task"], row["method"], row["protocol"], row["n"], with_half(row)]
+        words = [row["task"], row["method"], row["protocol"], row["n"], with_half_width(row)]
         words += [f"{row['published']:g}"]
         lines.append([*words, f"{ratio:.2g}" if row["protocol"] == "published" else ""])
     return markdown(head, lines)
@@ -87,7 +87,7 @@ def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dic
     for row in rows:
         other = known.get(tuple(row[key] for key in keys))
         if row["metric"] in COMPARED and row["method"] != "data" and other:
-            allowed = half(other) * (1 + math.sqrt(other["n"] / row["n"]))
+            allowed = half_width(other) * (1 + math.sqrt(other["n"] / row["n"]))
             agree = abs(row["value"] - other["value"]) <= allowed
             found.append(
                 {

@@ -77,10 +77,10 @@ class Inverse(Evaluation):
     def on_test_start(self) -> None:
         super().on_test_start()
         self.prepared = self.counts = None
-        if self.have() < self.first + self.fields:
+        if self.test_fields() < self.first + self.fields:
             raise InputError(
                 f"Inverse measures {self.fields} test fields from position {self.first} on, but "
-                f"there are {self.have()}: give fewer `fields` or an earlier `first`."
+                f"there are {self.test_fields()}: give fewer `fields` or an earlier `first`."
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -130,11 +130,11 @@ class Inverse(Evaluation):
                 truth = torch.linalg.vector_norm(x.flatten(1), dim=1)
                 extra["relative_error"] = error / truth
             self.score(name, end, given, **extra)
-        if not self.shown:
+        if not self.pictures:
             pictures = {"data": batch["x"]}
             if self.operator.observes:
                 pictures = {"truth": x, "measured": self._picture(m, x)}
-            self.shown = {**pictures, self.method: x_hat}
+            self.pictures = {**pictures, self.method: x_hat}
 
     def rows(self) -> list[dict[str, Any]]:
         rows = super().rows()

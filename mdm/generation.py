@@ -70,10 +70,10 @@ class Generation(Evaluation):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.hold_out(batch["x"], batch.get("given"))
         if batch_idx == 0:
-            self.shown["data"] = batch["x"]
+            self.pictures["data"] = batch["x"]
 
     def on_test_epoch_end(self) -> None:
-        shape = self.mirror.shape(self.shown["data"].shape[1:])
+        shape = self.mirror.shape(self.pictures["data"].shape[1:])
         seeds = [derive_seed(self.seed, "test", i) for i in range(self.total)]
         seeds = seeds[self.global_rank :: self.trainer.world_size]
 
@@ -87,7 +87,7 @@ class Generation(Evaluation):
             self.score("clean", x_hat)
             if not torch.equal(result.noisy, result.y):
                 self.score("published", self._decode(result.noisy))
-            self.shown.setdefault(self.method, x_hat)
+            self.pictures.setdefault(self.method, x_hat)
         super().on_test_epoch_end()
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ __all__ = ["summarise"]
 
 from typing import Any
 
-from namm.evaluation.results import half
+from namm.evaluation.results import half_width
 
 from ..common.tables import join, mean_sd, table
 from .scores import METRICS
@@ -33,7 +33,9 @@ def summarise(results: dict[str, Any]) -> str:
         prior.append([name, " to ".join(f"{v:.3g}" for v in ends)])
     calibration = []
     for row in results["calibration"]:
-        values = [f"{c['value']:.3f} ± {half(c):.3f}" for c in (row["coverage"], row["square"])]
+        values = [
+            f"{c['value']:.3f} ± {half_width(c):.3f}" for c in (row["coverage"], row["square"])
+        ]
         calibration.append([row["truths"], row["frame"], *values])
     return join(
         "# A reference posterior for Burgers assimilation",

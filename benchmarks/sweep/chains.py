@@ -24,8 +24,8 @@ from constraints import InputError
 from namm.cli import lightning as cli
 from namm.cli.plan import Job, changes, reads
 from namm.cli.runner import run_once
-from namm.evaluation.costs import compute, training
-from namm.evaluation.results import markdown, with_half
+from namm.evaluation.results import markdown, with_half_width
+from namm.evaluation.training_costs import compute, training
 from namm.training.io import atomic
 
 GUARDS = ("mmd", "spread", "spectrum", "cycle")
@@ -163,7 +163,7 @@ def table(rows: Rows) -> str:
         distance = cells["distance"]
         lower = first.setdefault(setting, distance) / distance if distance else math.nan
         line = [setting, method, f"{distance:.3g}", f"{lower:.2g}"]
-        line += [with_half(row) for row in cells["each"]]
+        line += [with_half_width(row) for row in cells["each"]]
         line += [f"{cells[name]:.3g}" if name in cells else "" for name in guards]
         line += [str(cells["each"][0]["n"]), f"{cells['training_flops'] / 1e12:.3g}"]
         lines.append(line)

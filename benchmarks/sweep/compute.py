@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from namm.cli.plan import plan
-from namm.evaluation.results import half
+from namm.evaluation.results import half_width
 
 from ..common.program import launch
 from .chains import Chain, Rows, parse, run_chains, summary, write
@@ -69,7 +69,7 @@ def draw(rows: Rows) -> "Figure":
             panel.errorbar(
                 row["training_flops"] / 1e12,
                 row["value"],
-                yerr=half(row),
+                yerr=half_width(row),
                 fmt="o",
                 ms=4,
                 lw=1,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from constraints import Constraint
 
-from ..evaluation.costs import Results
 from ..evaluation.plots import are_curves, draw_fields, residual_image
-from ..evaluation.results import half
+from ..evaluation.results import half_width
+from ..evaluation.training_costs import Results
 from ..training.checkpoint import build_part
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def draw_distances(panel: Any, rows: list[dict[str, Any]]) -> None:
     for task in tasks:
         mine = [(k, row) for k, row in enumerate(rows) if row["task"] == task]
         values = [row["value"] for _, row in mine]
-        halves = [half(row) for _, row in mine]
+        halves = [half_width(row) for _, row in mine]
         panel.errorbar(values, [k for k, _ in mine], xerr=halves, fmt="o", ms=4)
     for k, row in enumerate(rows):
         if row["value"] == 0:  # which has no place on a logarithmic axis

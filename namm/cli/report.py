@@ -9,8 +9,8 @@ from typing import Any
 
 from constraints import InputError
 
-from ..evaluation.costs import Results, compute, cost, shipped, training
-from ..evaluation.results import markdown, with_half
+from ..evaluation.results import markdown, with_half_width
+from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
 from .figure import Spent, draw
 from .parser import VerbParser
 
@@ -121,7 +121,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
     references: dict[str, float] = {}  # the distance of the first method of each protocol
     for (method, protocol), cells in lines.items():
         one = cells["distance"]
-        values = [with_half(cells[c]) if c in cells else "" for c in columns]
+        values = [with_half_width(cells[c]) if c in cells else "" for c in columns]
         lower = ""
         if method != "data":
             reference = references.setdefault(protocol, one["value"])
@@ -137,4 +137,4 @@ def training_table(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of the operations and the time of each training."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
     lines = [head, ["---"] * len(head)]
-    return markdown([*lines, *([stage, *cost(found)] for stage, found in trained.items())])
+    return markdown([*lines, *([stage, *cost_cells(found)] for stage, found in trained.items())])

@@ -1,17 +1,8 @@
-r"""The base of all evaluations: the guards of a distance, the rows of `results.json`, the figure.
-
-A small distance alone proves nothing: samples that are all the same field, or an inverse map that
-has forgotten the data, satisfy a constraint too. So each run also reports the discrepancy, the
-spread and the power spectrum of its samples against held-out data, and how well the maps return
-the data.
-"""
+r"""The base of all evaluations: the test stages that write `results.json` and a figure."""
 
 __all__ = ["Evaluation"]
 
 import abc
-import json
-import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,14 +15,13 @@ from constraints import Constraint, Given, InputError
 
 from ..description import plain_data
 from ..mirror import Mirror
-from ..training.io import atomic
-from ..training.operations import CountCalls, CountFlops
 from ..training.provenance import Origin
-from .metrics import MMD, Mean, Spectrum, Spread
 from .plots import field_grid
+from .results import interval, write
+from .sampling_costs import SamplingCosts
+from .scores import Scores
 
 T = TypeVar("T")
-GUARDS = {"mmd", "spread", "spectrum"}  # what compares samples with data
 
 
 class Evaluation(L.LightningModule, abc.ABC):
@@ -47,8 +37,7 @@ class Evaluation(L.LightningModule, abc.ABC):
 
     mirror: Mirror
     constraint: Constraint
-    cycle: Any
-    floor: Any
+    scores: Scores
 
     def __init__(
         self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: int
@@ -56,8 +45,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         super().__init__()
         self.mirror, self.constraint = mirror, constraint
         self.task, self.method, self.seed = task, method, seed
-        self.cycle = Mean()
-        self.floor = Mean()
+        self.scores = Scores()
         self._begin()
 
     def origin(self) -> Origin:
@@ -71,153 +59,69 @@ class Evaluation(L.LightningModule, abc.ABC):
         return self.mirror
 
     def _begin(self) -> None:
-        self.cycle.reset()
-        self.floor.reset()
-        self.scores: dict[str, dict[str, Any]] = {}
-        self.held: list[Tensor] = []
-        self.shown: dict[str, Tensor] = {}
-        self.calls = self.vjps = self.samples = 0
-        self.flops_per_sample = self.seconds = 0.0
+        self.scores.reset()
+        self.costs = SamplingCosts(self.device)
+        self.pictures: dict[str, Tensor] = {}
 
-    def have(self) -> int:
+    def test_fields(self) -> int:
         r"""Returns the number of test fields."""
         return len(self.trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
 
     def on_test_start(self) -> None:
-        have = self.have()
-        if have < 3:
+        fields = self.test_fields()
+        if fields < 3:
             kind = type(self).__name__
-            raise InputError(f"{kind} needs 3 test fields, got {have}: give a larger file.")
+            raise InputError(f"{kind} needs 3 test fields, got {fields}: give a larger file.")
         self._begin()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kind = type(self).__name__
         raise InputError(f"{kind} takes no --ckpt_path: each of its parts has a checkpoint.")
 
-    def protocol(self, name: str, x_hat: Tensor, *extra: str) -> dict[str, Any]:
-        r"""Returns the metrics of one protocol: distance, the guards that suit such fields, and a
-        mean for each extra."""
-        if name not in self.scores:
-            metrics = {"distance": Mean(), "mmd": MMD(), "spread": Spread()}
-            metrics |= {"spectrum": Spectrum()} if Spectrum.suits(x_hat) else {}
-            metrics |= {key: Mean() for key in extra}
-            self.scores[name] = {key: metric.to(self.device) for key, metric in metrics.items()}
-        return self.scores[name]
-
     def score(self, name: str, x_hat: Tensor, given: Given | None = None, **extra: Tensor) -> None:
-        r"""Adds fields to a protocol.
+        r"""Adds samples to a protocol.
 
         Arguments:
             name: The protocol.
-            x_hat: The fields of the method, with shape `(B, C, *S)`.
+            x_hat: The samples, with shape `(B, C, *S)`.
             given: The data of each sample.
             extra: Further numbers per sample, each with shape `(B,)`.
         """
-        metrics = self.protocol(name, x_hat, *extra)
-        metrics["distance"].update(self.constraint(x_hat, given))
-        for key in GUARDS & metrics.keys():
-            metrics[key].update(x_hat, real=False)
-        for key, value in extra.items():
-            metrics[key].update(value)
+        self.scores.add(name, x_hat, self.constraint(x_hat, given), **extra)
 
     def account(self, denoiser: nn.Module, seeds: list[int], make: Callable[[list[int]], T]) -> T:
-        r"""Makes samples and counts what that costs: seconds, calls and vector-Jacobian products
-        of the denoiser; and, once in a test, the operations of one sample, which are those of
-        every other. They are counted on the first sample alone, before any is timed, since
-        counting takes time of its own.
-
-        Arguments:
-            denoiser: The denoiser.
-            seeds: The seeds of the samples.
-            make: What makes the samples of some seeds.
-
-        Returns:
-            What it made.
-        """
-        if not self.samples:
-            with CountFlops() as counter:
-                make(seeds[:1])
-            self.flops_per_sample = float(counter.flops)
-        start = time.perf_counter()
-        with CountCalls(denoiser) as counted:
-            made = make(seeds)
-        if self.device.type == "cuda":  # which works on after a call has returned
-            torch.cuda.synchronize(self.device)
-        self.seconds += time.perf_counter() - start
-        # one call serves all samples of a batch
-        n = len(seeds)
-        self.calls += counted.calls * n
-        self.vjps += counted.vjps * n
-        self.samples += n
-        return made
+        r"""Makes samples and counts the costs of the samples, as `SamplingCosts.count` does."""
+        return self.costs.count(denoiser, seeds, make)
 
     @torch.no_grad()
     def hold_out(self, x: Tensor, given: Given | None = None) -> None:
-        r"""Adds held-out data: to the guards, to the data's own distance, and to the cycle error.
+        r"""Adds held-out data: to the guards, to the distance of the data, and to the cycle error.
 
         Arguments:
             x: The data, with shape `(N, C, *S)`.
             given: The data of each sample.
         """
         self.constraint.check_shape(x)
-        self.held.append(x)
-        self.floor.update(self.constraint(x, given))
-        self.cycle.update((self.maps.inverse(self.maps(x)) - x).abs().flatten(1).mean(dim=1))
+        cycle = (self.maps.inverse(self.maps(x)) - x).abs().flatten(1).mean(dim=1)
+        self.scores.hold_out(x, self.constraint(x, given), cycle)
 
     def rows(self) -> list[dict[str, Any]]:
-        r"""Returns the rows of the results. Costs are those of one sample."""
-        common = {"task": self.task, "method": self.method}
-        spent = [self.samples, self.calls, self.vjps, self.seconds]
-        samples, *spent = self._sum(torch.tensor(spent, dtype=torch.float64)).tolist()
-        n = int(samples)
+        r"""Returns the rows of the results. The costs of a row are the costs of one sample."""
+        n, costs = self.costs.per_sample(self._sum)
         if n == 0:
             raise InputError("No field was tested: raise trainer.limit_test_batches.")
-        cost = dict(zip(("calls", "vjps", "seconds"), (s / n for s in spent), strict=True))
-        cost["flops"] = self.flops_per_sample
-        rows = []
-        for protocol, metrics in self.scores.items():
-            for key in GUARDS & metrics.keys():
-                metrics[key].update(torch.cat(self.held), real=True)
-            for key, metric in metrics.items():
-                rows.append(
-                    {
-                        **common,
-                        "protocol": protocol,
-                        "metric": key,
-                        **_interval(metric.compute()),
-                        "n": n,
-                        "seed": self.seed,
-                        **cost,
-                    }
-                )
-        held = {
-            "n": int(self._sum(torch.tensor(sum(len(x) for x in self.held)))),
-            "seed": self.seed,
-        }
-        free = dict.fromkeys(cost, 0)
-        rows += [
-            {
-                **common,
-                "protocol": protocol,
-                "metric": "cycle",
-                **_interval(self.cycle.compute()),
-                **held,
-                **free,
-            }
-            for protocol in self.scores
+        common = {"task": self.task, "method": self.method}
+        sampled = {"n": n, "seed": self.seed, **costs}
+        rows = [
+            {**common, "protocol": protocol, "metric": metric, **interval(value), **sampled}
+            for protocol, metric, value in self.scores.compute()
         ]
-        rows.append(
-            {
-                **common,
-                "method": "data",
-                "protocol": "clean",
-                "metric": "distance",
-                **_interval(self.floor.compute()),
-                **held,
-                **free,
-            }
-        )
-        return rows
+        fields = int(self._sum(torch.tensor(sum(len(x) for x in self.scores.data))))
+        data = {"n": fields, "seed": self.seed, **dict.fromkeys(costs, 0)}
+        cycle = {"metric": "cycle", **interval(self.scores.cycle.compute()), **data}
+        rows += [{**common, "protocol": name, **cycle} for name in self.scores.protocols]
+        floor = {"metric": "distance", **interval(self.scores.floor.compute()), **data}
+        return [*rows, {**common, "method": "data", "protocol": "clean", **floor}]
 
     def _sum(self, value: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
@@ -232,26 +136,6 @@ class Evaluation(L.LightningModule, abc.ABC):
             return
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        figure = field_grid(self.shown, self.constraint, mirror=("measured",))
+        figure = field_grid(self.pictures, self.constraint, mirror=("measured",))
         figure.savefig(folder / "fields.png", dpi=160)
-        results = {
-            "rows": rows,
-            "config": plain_data(dict(self.hparams)),
-            "environment": {
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "device": str(self.device),
-                "machine": platform.machine(),
-            },
-        }
-        # a few fields, or as many points as make a cloud
-        kept = {k: v[: max(4, 2048 // v[0].numel())].cpu().clone() for k, v in self.shown.items()}
-        torch.save(kept, folder / "fields.pt")
-        # last, since a folder that holds it counts as evaluated
-        with atomic(folder / "results.json") as file:
-            file.write(json.dumps(results, indent=1).encode())
-
-
-def _interval(computed: dict[str, Tensor]) -> dict[str, Any]:
-    value, half = float(computed["mean"]), float(computed["ci95"])
-    return {"value": value, "ci95": [value - half, value + half]}
+        write(folder, rows, plain_data(dict(self.hparams)), self.device, self.pictures)

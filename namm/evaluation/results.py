@@ -1,19 +1,71 @@
-r"""Rows of results as cells and tables of Markdown."""
+r"""The rows of results: as JSON in a file, as cells and as tables of Markdown."""
 
-__all__ = ["half", "markdown", "with_half"]
+__all__ = ["half_width", "interval", "markdown", "with_half_width", "write"]
 
-from collections.abc import Iterable
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 
-def half(row: dict[str, Any]) -> float:
+from ..training.io import atomic
+
+
+def interval(computed: Mapping[str, Tensor]) -> dict[str, Any]:
+    r"""Returns the value of a metric and its 95 % interval, as a row holds them.
+
+    Arguments:
+        computed: The value as `mean`, and the half-width of the interval as `ci95`.
+    """
+    value, width = float(computed["mean"]), float(computed["ci95"])
+    return {"value": value, "ci95": [value - width, value + width]}
+
+
+def write(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    config: Any,
+    device: torch.device,
+    fields: Mapping[str, Tensor],
+) -> None:
+    r"""Writes a few fields into `fields.pt`, and the rows into `results.json`.
+
+    Arguments:
+        folder: The folder of the test stage.
+        rows: The rows of the results.
+        config: The configuration of the test stage.
+        device: The device on which the samples were made.
+        fields: The fields by title, each with shape `(B, C, *S)`.
+    """
+    results = {
+        "rows": rows,
+        "config": config,
+        "environment": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": str(device),
+            "machine": platform.machine(),
+        },
+    }
+    # a few fields, or as many points as make a cloud
+    kept = {k: v[: max(4, 2048 // v[0].numel())].cpu().clone() for k, v in fields.items()}
+    torch.save(kept, folder / "fields.pt")
+    # last, since a folder that holds results counts as evaluated
+    with atomic(folder / "results.json") as file:
+        file.write(json.dumps(results, indent=1).encode())
+
+
+def half_width(row: dict[str, Any]) -> float:
     r"""Returns the half-width of the 95 % interval of a row of the results."""
     return float(row["ci95"][1] - row["ci95"][0]) / 2
 
 
-def with_half(row: dict[str, Any]) -> str:
+def with_half_width(row: dict[str, Any]) -> str:
     r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
-    return f"{row['value']:.3g} ± {half(row):.1g}"
+    return f"{row['value']:.3g} ± {half_width(row):.1g}"
 
 
 def markdown(lines: Iterable[Iterable[Any]]) -> str:

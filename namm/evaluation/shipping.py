@@ -19,8 +19,8 @@ from constraints import InputError
 from ..training.checkpoint import read_checkpoint
 from ..training.io import LAST, atomic
 from ..training.weights import ROOT, STAGES, is_record, pack
-from .costs import cost, facts, training
 from .results import markdown
+from .training_costs import cost_cells, facts, training
 
 TITLE = "# Trained models of "
 WHAT = {
@@ -98,7 +98,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         spent = {"steps": state["global_step"], **facts(state), "seconds": state["seconds"]}
         size = f"{file.stat().st_size / 2**20:.1f}"
         what = WHAT[stage] + (", the record alone" if stage in records else "")
-        rows.append([stage, what, *cost(spent), size])
+        rows.append([stage, what, *cost_cells(spent), size])
     sums = [f"    {sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files.values()]
     # the names of runs are those of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")

@@ -9,7 +9,7 @@ import torch
 
 from constraints import InputError
 from namm.cli.report import report
-from namm.evaluation.costs import compute
+from namm.evaluation.training_costs import compute
 
 
 def write(folder: Path, task: str, method: str, value: float, n: int = 4) -> None:

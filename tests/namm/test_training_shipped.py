@@ -16,7 +16,7 @@ from constraints import Burgers, InputError
 from mdm import DPMSolver, load_denoiser
 from namm import NAMM, Flops, Provenance, load_mirror, load_part, space
 from namm.cli.main import main
-from namm.evaluation.costs import compute, shipped, training
+from namm.evaluation.training_costs import compute, shipped, training
 from namm.training.checkpoint import build_part, read_checkpoint
 from namm.training.weights import ROOT, holds_weights, pack
 from tests.chains import write_tiny

@@ -1,7 +1,7 @@
 r"""The cost of training: steps, counted operations and seconds of each stage, and of all stages
 behind a result."""
 
-__all__ = ["compute", "cost", "facts", "shipped", "training"]
+__all__ = ["compute", "cost_cells", "facts", "shipped", "training"]
 
 import json
 from collections.abc import Iterable, Iterator
@@ -111,7 +111,7 @@ def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> floa
     return float(sum(trained[name]["flops"] for name in _lineage(names, trained)))
 
 
-def cost(found: dict[str, Any]) -> list[str]:
+def cost_cells(found: dict[str, Any]) -> list[str]:
     r"""Returns what a training cost, as cells of a table: steps, counted TFLOP, and minutes.
 
     Arguments:
