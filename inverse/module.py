@@ -131,10 +131,11 @@ class Inverse(Evaluation):
                 extra["relative_error"] = error / truth
             self.score(name, end, given, **extra)
         if not self.pictures:
-            pictures = {"data": batch["x"]}
+            pictures = {"data": batch["x"] if given is None else x}
             if self.operator.observes:
                 pictures = {"truth": x, "measured": self._picture(m, x)}
             self.pictures = {**pictures, self.method: x_hat}
+            self.pictures_given = given
 
     def rows(self) -> list[dict[str, Any]]:
         rows = super().rows()

@@ -5,11 +5,11 @@ __all__ = ["Generation"]
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, InputError, check_range, derive_seed
+from constraints import Batch, Constraint, Given, InputError, check_range, derive_seed
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
-from .sampler import DPMSolver, Result, Sampler
+from .sampler import DPMSolver, Result, Sampler, given_rows
 
 
 class Generation(Evaluation):
@@ -17,7 +17,8 @@ class Generation(Evaluation):
     and scores them against the test data.
 
     Where the transition of the sampler adds noise in its last step, both ends of the same run are
-    scored: `clean` without that noise, `published` with it.
+    scored: `clean` without that noise, `published` with it. Sample i takes the data `given` of
+    test field i.
 
     Arguments:
         denoiser: The diffusion model.
@@ -67,8 +68,14 @@ class Generation(Evaluation):
                 f"{wanted} processes need a sample each, got {self.total}: draw more samples."
             )
 
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self.given: list[Given] = []  # of the test fields, batch by batch
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.hold_out(batch["x"], batch.get("given"))
+        if "given" in batch:
+            self.given.append(batch["given"])
         if batch_idx == 0:
             self.pictures["data"] = batch["x"]
 
@@ -84,10 +91,12 @@ class Generation(Evaluation):
         for k in range(0, len(seeds), self.batch_samples):
             part = seeds[k : k + self.batch_samples]
             result, x_hat = self.account(self.denoiser, part, draw)
-            self.score("clean", x_hat)
+            given = given_rows(self.given, k, len(part))
+            self.score("clean", x_hat, given)
             if not torch.equal(result.noisy, result.y):
-                self.score("published", self._decode(result.noisy))
-            self.pictures.setdefault(self.method, x_hat)
+                self.score("published", self._decode(result.noisy), given)
+            if k == 0:
+                self.pictures[self.method], self.pictures_given = x_hat, given
         super().on_test_epoch_end()
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from constraints import Batch, Constraint, check_range, derive_seed
+from constraints import Batch, Constraint, Given, check_range, derive_seed
 from namm import (
     ConstraintDistance,
     IdentityMirror,
@@ -22,7 +22,7 @@ from namm import (
 )
 
 from .denoiser import Denoiser
-from .sampler import DPMSolver, Sampler
+from .sampler import DPMSolver, Sampler, given_rows
 
 
 class MDM(Stage):
@@ -33,7 +33,7 @@ class MDM(Stage):
     Times are uniform in `(t_min, 1)`, or such that the noise level relative to the std of the
     fields is log-normal, which spends training where fields are neither clean nor lost. Each
     validation draws samples, maps them back with f and logs their distance to the constraint as
-    `val/samples`.
+    `val/samples`. Sample i takes the data `given` of validation field i.
 
     Arguments:
         denoiser: The denoiser.
@@ -77,6 +77,7 @@ class MDM(Stage):
         self.distance = ConstraintDistance()
         self.floor = ConstraintDistance()
         self.drawn: dict[str, Tensor] = {}
+        self.given: list[Given] = []  # of the fields of a validation, batch by batch
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -120,10 +121,15 @@ class MDM(Stage):
         ratio = -level - self.denoiser.field_std.log()
         return self.denoiser.schedule.invert(ratio, self.t_min).to(level)
 
+    def on_validation_epoch_start(self) -> None:
+        self.given = []
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
         if self.constraint is not None:
             self.floor.update(self.constraint(batch["x"], batch.get("given")))
+            if "given" in batch:
+                self.given.append(batch["given"])
         if batch_idx == 0:
             self.drawn = {"x": batch["x"]}
 
@@ -139,7 +145,7 @@ class MDM(Stage):
         for k in range(0, len(seeds), self.batch_samples):
             y = self.sampler(self.denoiser, shape, seeds[k : k + self.batch_samples]).y
             x = self.mirror.inverse(y)
-            self.distance.update(self.constraint(x))
+            self.distance.update(self.constraint(x, given_rows(self.given, k, len(x))))
             if k == 0 and isinstance(self.mirror, IdentityMirror):
                 self.drawn["sample"] = x
             elif k == 0:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from constraints import check_range, noise
+from constraints import Given, check_range, noise, take
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -115,6 +115,22 @@ def descend(transition: Transition, schedule: Schedule, seeds: Sequence[int]) ->
         step = transition.step(schedule, t, s)
         scales = (alphas[k], sigmas[k], alphas[k + 1], sigmas[k + 1])
         yield Level(k, t, s, step, *scales, seeds)
+
+
+def given_rows(parts: Sequence[Given], start: int, n: int) -> Given | None:
+    r"""Returns the data of n samples, or nothing: sample i takes the data of field i, and the
+    samples after the last field begin again at the first field.
+
+    Arguments:
+        parts: The data of the fields, batch by batch; empty where fields have no data.
+        start: The position of the first sample.
+        n: The number of samples.
+    """
+    if not parts or not parts[0]:
+        return None
+    given = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    size = len(next(iter(given.values())))
+    return take(given, torch.arange(start, start + n) % size)
 
 
 class Sampler(abc.ABC):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Constraint, Given
 
 from ..evaluation.plots import are_curves, draw_fields, residual_image
 from ..evaluation.results import half_width
@@ -39,14 +39,20 @@ def draw(
 
     tasks: dict[str, dict[str, Tensor]] = {}
     constraints: dict[str, Constraint | None] = {}
+    given: dict[tuple[str, str], Given] = {}  # by task and title
     for folder, results in stages.items():
         fields = torch.load(folder / "fields.pt", weights_only=True)
         task, recipe = results["rows"][0]["task"], results["config"].get("constraint")
         tasks.setdefault(task, {}).update(fields)
+        if (folder / "given.pt").exists():
+            data = torch.load(folder / "given.pt", weights_only=True)
+            given |= {(task, title): data for title in fields}
         constraints[task] = build_part(recipe) if recipe else None
     residuals = {
         task: {
-            title: None if title == "measured" else residual_image(constraints[task], field)
+            title: None
+            if title == "measured"
+            else residual_image(constraints[task], field, given.get((task, title)))
             for title, field in fields.items()
         }
         for task, fields in tasks.items()

@@ -62,6 +62,7 @@ class Evaluation(L.LightningModule, abc.ABC):
         self.scores.reset()
         self.costs = SamplingCosts(self.device)
         self.pictures: dict[str, Tensor] = {}
+        self.pictures_given: Given | None = None  # of the first of them, for the residuals
 
     def test_fields(self) -> int:
         r"""Returns the number of test fields."""
@@ -136,6 +137,7 @@ class Evaluation(L.LightningModule, abc.ABC):
             return
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        figure = field_grid(self.pictures, self.constraint, mirror=("measured",))
+        given = self.pictures_given
+        figure = field_grid(self.pictures, self.constraint, mirror=("measured",), given=given)
         figure.savefig(folder / "fields.png", dpi=160)
-        write(folder, rows, plain_data(dict(self.hparams)), self.device, self.pictures)
+        write(folder, rows, plain_data(dict(self.hparams)), self.device, self.pictures, given)

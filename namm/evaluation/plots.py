@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from constraints import Batch, Constraint
+from constraints import Batch, Constraint, Given, take
 
 from ..training.stage import first_rows
 
@@ -26,6 +26,7 @@ def field_grid(
     constraint: Constraint | None = None,
     rows: int = 2,
     mirror: Collection[str] = (),
+    given: Given | None = None,
 ) -> "Figure":
     r"""Draws fields side by side, with their residuals below; points of the plane, which are
     fields of shape `(2, 1, 1)`, and paths, of shape `(C, L, 1)`, all together.
@@ -36,6 +37,7 @@ def field_grid(
         constraint: The constraint whose residual is drawn, where it has one.
         rows: The number of samples drawn.
         mirror: The titles of the fields in mirror space, which have no residual.
+        given: The data of the first samples, for the constraint.
 
     Returns:
         The figure.
@@ -44,7 +46,7 @@ def field_grid(
 
     rows = min(rows, *(len(f) for f in fields.values()))
     residuals = {
-        title: None if title in mirror else residual_image(constraint, field)
+        title: None if title in mirror else residual_image(constraint, field, given)
         for title, field in fields.items()
     }
     per_row = 1 if all(r is None for r in residuals.values()) else 2
@@ -169,19 +171,25 @@ _IMAGE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": 
 
 
 @torch.no_grad()
-def residual_image(constraint: Constraint | None, field: Tensor) -> Tensor | None:
+def residual_image(
+    constraint: Constraint | None, field: Tensor, given: Given | None = None
+) -> Tensor | None:
     r"""Returns the residual, where it is one image or several.
 
     Arguments:
         constraint: The constraint.
         field: The fields, with shape `(B, C, H, W)`.
+        given: The data of the first fields, to which the residuals are then limited.
 
     Returns:
         The residuals, with shape `(B, C', H', W')`, or nothing.
     """
     if constraint is None:
         return None
-    residual = constraint.residual(field.float()).cpu()
+    if given:
+        n = min(len(field), *(len(value) for value in given.values()))
+        field, given = field[:n], take(given, slice(n))
+    residual = constraint.residual(field.float(), given).cpu()
     return residual.flatten(1, -3) if residual.ndim > 3 else None
 
 
@@ -215,5 +223,6 @@ class LogFields(L.Callback):
         if trainer.sanity_checking or not self.batch or not hasattr(experiment, "add_figure"):
             return
         fields, mirror = pl_module.panels(self.batch)  # type: ignore[operator]
-        figure = field_grid(fields, getattr(pl_module, "constraint", None), self.rows, mirror)
+        constraint = getattr(pl_module, "constraint", None)
+        figure = field_grid(fields, constraint, self.rows, mirror, self.batch.get("given"))
         experiment.add_figure("fields", figure, trainer.global_step)

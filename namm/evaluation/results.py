@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from constraints import Given
+
 from ..training.io import atomic
 
 
@@ -30,8 +32,10 @@ def write(
     config: Any,
     device: torch.device,
     fields: Mapping[str, Tensor],
+    given: Given | None = None,
 ) -> None:
-    r"""Writes a few fields into `fields.pt`, and the rows into `results.json`.
+    r"""Writes a few fields into `fields.pt`, the data of the first fields, where there are data,
+    into `given.pt`, and the rows into `results.json`.
 
     Arguments:
         folder: The folder of the test stage.
@@ -39,6 +43,7 @@ def write(
         config: The configuration of the test stage.
         device: The device on which the samples were made.
         fields: The fields by title, each with shape `(B, C, *S)`.
+        given: The data of the first fields, for the constraint.
     """
     results = {
         "rows": rows,
@@ -53,6 +58,10 @@ def write(
     # a few fields, or as many points as make a cloud
     kept = {k: v[: max(4, 2048 // v[0].numel())].cpu().clone() for k, v in fields.items()}
     torch.save(kept, folder / "fields.pt")
+    (folder / "given.pt").unlink(missing_ok=True)
+    if given:
+        data = {name: value[:4].cpu().clone() for name, value in given.items()}
+        torch.save(data, folder / "given.pt")
     # last, since a folder that holds results counts as evaluated
     with atomic(folder / "results.json") as file:
         file.write(json.dumps(results, indent=1).encode())

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from constraints import Burgers, Constraint, Distance, Given, Sum, derive_seed
 from mdm import Ancestral, ChainSampler, DPMSolver, Generation
+from tests.mdm.small import tiny_mdm
 from tests.problems import (
     Affine,
     Recorder,
@@ -131,6 +133,34 @@ def test_constraint_without_residual_can_be_evaluated(
     make_trainer(tmp_path).test(stage, tiny_data(tmp_path), verbose=False)
 
     assert (tmp_path / "results.json").exists() and (tmp_path / "fields.png").exists()
+
+
+class Level(Constraint):
+    """A field is everywhere at the level that its data tell."""
+
+    def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
+        assert given is not None
+        return x - given["level"].reshape(-1, 1, 1, 1)
+
+
+def test_samples_take_the_data_of_the_test_fields(tmp_path: Path) -> None:
+    x, level = torch.randn(3, 1, 8, 8), torch.tensor([0.0, 10.0, 20.0])
+    items = [{"x": x[i], "index": i, "given": {"level": level[i]}} for i in range(3)]
+    inner = Recorder(DPMSolver(2), tmp_path / "samples")
+    stage = Generation(tiny_denoiser(), Level(), sampler=inner, samples=4, batch_samples=3)
+    make_trainer(tmp_path).test(stage, DataLoader(items, batch_size=2), verbose=False)
+    drawn = recorded(tmp_path / "samples")
+    found = json.loads((tmp_path / "results.json").read_text())["rows"]
+
+    y = torch.stack([drawn[str(derive_seed(0, "test", i))][1] for i in range(4)])
+    (row,) = pick(found, method="dm", metric="distance")
+    # sample 3 begins again at field 0
+    expected = Level()(y, {"level": torch.tensor([0.0, 10.0, 20.0, 0.0])}).mean()
+    assert row["value"] == pytest.approx(float(expected), rel=1e-4)
+    assert torch.equal(torch.load(tmp_path / "given.pt")["level"], level)
+    model = tiny_mdm(constraint=Level(), val_samples=4, batch_samples=3)
+    make_trainer(tmp_path).validate(model, DataLoader(items, batch_size=2), verbose=False)
+    assert len(model.given) == 2
 
 
 @pytest.mark.slow
