@@ -30,6 +30,7 @@ from mdm import MDM, DiffusersDenoiser, DPMSolver
 from namm import ICNN, NAMM, CountFlops, MirrorMap, PatchNet, ResNet, Stage
 from namm.cli.fill import fill
 from namm.cli.plan import plan
+from namm.mirror import Clamped
 from namm.training.checkpoint import build_part
 
 from .common.program import launch, options
@@ -139,7 +140,7 @@ def train(stage: Stage, data: FieldData, size: int, seconds: float, lr: float) -
         torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
         optimiser.step()
         for module in stage.modules():
-            if isinstance(module, ICNN):
+            if isinstance(module, Clamped):
                 module.clamp_()
         flops += counter.flops
         steps += 1

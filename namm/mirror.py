@@ -4,18 +4,35 @@ A stage that trains or samples a diffusion model in mirror space knows a `Mirror
 networks of the mirror. With the `IdentityMirror`, mirror space is data space.
 """
 
-__all__ = ["IdentityMirror", "Mirror", "MirrorMap", "space"]
+__all__ = ["Clamped", "IdentityMirror", "Mirror", "MirrorMap", "Regularised", "space"]
 
 import abc
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from constraints import InputError
 
 from .description import describe
+
+
+@runtime_checkable
+class Regularised(Protocol):
+    r"""A network g with a regulariser of its own."""
+
+    def regulariser(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""Returns the scalar by which training keeps `y = g(x)` simple."""
+
+
+@runtime_checkable
+class Clamped(Protocol):
+    r"""A module whose weights have an allowed range."""
+
+    def clamp_(self) -> None:
+        r"""Returns the weights to their allowed range."""
 
 
 class Mirror(nn.Module, abc.ABC):
@@ -76,10 +93,10 @@ class MirrorMap(Mirror):
     r"""Creates a learned mirror of two networks. A hash of the weights of g names its space.
 
     Arguments:
-        forward_map: The network g. A method `regulariser(x, y)` of the network, such as that of
-            `ICNN`, takes the place of the mean absolute difference.
-        inverse_map: The network f. A method `clamp_()` of a module inside of g or f is called
-            after each step.
+        forward_map: The network g. The regulariser of a `Regularised` network, as `ICNN` is,
+            takes the place of the mean absolute difference.
+        inverse_map: The network f. Each `Clamped` module inside of g or f is clamped after each
+            step.
     """
 
     def __init__(self, forward_map: nn.Module, inverse_map: nn.Module) -> None:
@@ -96,15 +113,15 @@ class MirrorMap(Mirror):
         return x
 
     def regulariser(self, x: Tensor, y: Tensor) -> Tensor:
-        own = getattr(self.forward_map, "regulariser", None) or super().regulariser
-        value: Tensor = own(x, y)
-        return value
+        if isinstance(self.forward_map, Regularised):
+            return self.forward_map.regulariser(x, y)
+        return super().regulariser(x, y)
 
     def clamp_(self) -> None:
         for network in (self.forward_map, self.inverse_map):
             for module in network.modules():
-                if callable(clamp := getattr(module, "clamp_", None)):
-                    clamp()
+                if isinstance(module, Clamped):
+                    module.clamp_()
 
     def freeze_forward(self) -> None:
         self.forward_map.requires_grad_(False).eval()
