@@ -104,7 +104,7 @@ class DiffusersDenoiser(Denoiser):
     ) -> None:
         super().__init__(schedule or VPSchedule())
         self.net = pad_per_axis(net, padding)
-        self.patch, self.low = patch, bfloat16
+        self.patch, self.in_bfloat16 = patch, bfloat16
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
@@ -139,8 +139,8 @@ class DiffusersDenoiser(Denoiser):
             )
 
     def _net(self, z: Tensor, t: Tensor) -> Tensor:
-        low = self.low and self.training
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=low):
+        reduced = self.in_bfloat16 and self.training
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=reduced):
             self._check_grid(z)
             z_in = F.pixel_unshuffle(z, self.patch) if self.patch > 1 else z
             out: Any = self.net(z_in, t.clamp(min=0))

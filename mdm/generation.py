@@ -55,17 +55,17 @@ class Generation(Evaluation):
         self.denoiser = denoiser
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()
-        self.total, self.batch_samples = samples, batch_samples
+        self.samples, self.batch_samples = samples, batch_samples
 
     @property
     def maps(self) -> Mirror:
         return self.mirror if self.restorer is None else self.restorer
 
     def setup(self, stage: str) -> None:
-        if self.total < self.trainer.world_size:
+        if self.samples < self.trainer.world_size:
             wanted = self.trainer.world_size
             raise InputError(
-                f"{wanted} processes need a sample each, got {self.total}: draw more samples."
+                f"{wanted} processes need a sample each, got {self.samples}: draw more samples."
             )
 
     def on_test_start(self) -> None:
@@ -81,7 +81,7 @@ class Generation(Evaluation):
 
     def on_test_epoch_end(self) -> None:
         shape = self.mirror.shape(self.pictures["data"].shape[1:])
-        seeds = [derive_seed(self.seed, "test", i) for i in range(self.total)]
+        seeds = [derive_seed(self.seed, "test", i) for i in range(self.samples)]
         seeds = seeds[self.global_rank :: self.trainer.world_size]
 
         def draw(seeds: list[int]) -> tuple[Result, Tensor]:

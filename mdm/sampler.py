@@ -61,7 +61,7 @@ class Level(NamedTuple):
 
     def noise(self, like: Tensor, *name: int | str) -> Tensor:
         r"""Draws standard normal fields of the shape `(B, C, *S)` of a tensor; with a name, other
-        ones than those of the step itself."""
+        ones than the step itself draws."""
         return noise([(seed, self.k, *name) for seed in self.seeds], like.shape[1:], like)
 
     def mean(self, y_hat: Tensor, y_t: Tensor) -> Tensor:

@@ -40,13 +40,13 @@ class Schedule(abc.ABC):
             The times in `[end, 1]`, float64 with shape `(*)`.
         """
         target = log_ratio.double()
-        low, high = torch.full_like(target, end), torch.ones_like(target)
+        lower, upper = torch.full_like(target, end), torch.ones_like(target)
         for _ in range(40):  # bisection
-            middle = (low + high) / 2
+            middle = (lower + upper) / 2
             alpha, sigma = self(middle)
             later = alpha.log() - sigma.log() < target
-            low, high = torch.where(later, low, middle), torch.where(later, middle, high)
-        return (low + high) / 2
+            lower, upper = torch.where(later, lower, middle), torch.where(later, middle, upper)
+        return (lower + upper) / 2
 
     def log_uniform(self, start: float, end: float, n: int) -> Tensor:
         r"""Returns n times from `start` to `end` at which the log signal-to-noise ratio is equally

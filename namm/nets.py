@@ -226,10 +226,10 @@ class PatchNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, padding = known(self, channels, padding)
-        self.patch, self.low = patch, bfloat16
+        self.patch, self.in_bfloat16 = patch, bfloat16
 
         def block(dilation: int) -> nn.Module:
-            half = [
+            layers = [
                 nn.Sequential(
                     nn.GroupNorm(8, width),
                     nn.SiLU(),
@@ -237,7 +237,7 @@ class PatchNet(nn.Module):
                 )
                 for _ in range(2)
             ]
-            return _Residual(nn.Sequential(*half))
+            return _Residual(nn.Sequential(*layers))
 
         self.stem = AxisConv2d(channels, detail, 5, padding=padding)
         self.down = nn.Conv2d(detail * patch**2, width, 1)
@@ -258,8 +258,8 @@ class PatchNet(nn.Module):
         `patch`."""
         _check_stride(y, self.patch)
         h = self.stem(y)
-        low = self.low and self.training
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=low):
+        reduced = self.in_bfloat16 and self.training
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=reduced):
             z = F.pixel_unshuffle(F.silu(h), self.patch).contiguous()
             z = self.up(self.blocks(self.down(z)))
         out: Tensor = self.finish(h + F.pixel_shuffle(z.to(h.dtype), self.patch))

@@ -103,7 +103,7 @@ def fold(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
 
 class AxisConv2d(nn.Conv2d):
     r"""Creates a convolution with a padding mode per axis and the size of its input divided by the
-    stride. Its weights are those of `torch.nn.Conv2d`.
+    stride. It has the weights of a `torch.nn.Conv2d`.
 
     Arguments:
         in_channels: The number of input channels.

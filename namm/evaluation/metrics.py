@@ -31,8 +31,8 @@ class Mean(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         values = dim_zero_cat(self.values)
-        spread = values.std() if len(values) > 1 else values.new_zeros(())
-        return {"mean": values.mean(), "ci95": 1.96 * spread / math.sqrt(len(values))}
+        std = values.std() if len(values) > 1 else values.new_zeros(())
+        return {"mean": values.mean(), "ci95": 1.96 * std / math.sqrt(len(values))}
 
 
 class ConstraintDistance(Mean):
@@ -92,8 +92,8 @@ class MMD(_TwoSamples):
 
 
 class Spread(_TwoSamples):
-    r"""Creates the ratio of the mean pointwise standard deviation of samples to that of data: 1
-    for samples as diverse as the data. `compute` returns `mean` and `ci95`, by the jackknife."""
+    r"""Creates the mean pointwise standard deviation of samples divided by the deviation of data:
+    1 for samples as diverse as the data. `compute` returns `mean` and `ci95`, by the jackknife."""
 
     def compute(self) -> dict[str, Tensor]:
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)

@@ -88,8 +88,8 @@ def draw_fields(
         residual = residuals[title]
         for row in range(rows):
             panel = panels[row * per_row][column]
-            shown = _mosaic(field[row].detach().float().cpu()).numpy()
-            image = panel.imshow(shown, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
+            mosaic = _mosaic(field[row].detach().float().cpu()).numpy()
+            image = panel.imshow(mosaic, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
             if column == len(fields) - 1:
                 bar = figure.colorbar(image, ax=panels[row * per_row].tolist(), **_BAR)
                 bar.ax.tick_params(labelsize=7)

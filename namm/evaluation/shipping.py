@@ -64,8 +64,8 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
     for name, content in files.items():
         with atomic(folder / name) as out:
             out.write(content)
-    held = {s: f for s in STAGES if (f := folder / f"{s}.safetensors").is_file()}
-    text = card(runs, home, half, held)
+    weights = {s: f for s in STAGES if (f := folder / f"{s}.safetensors").is_file()}
+    text = card(runs, home, half, weights)
     file = folder / "README.md"
     before = file.read_text("utf-8").split(TITLE)[0].rstrip() if file.exists() else ""
     with atomic(file) as out:
@@ -100,7 +100,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         what = WHAT[stage] + (", the record alone" if stage in records else "")
         rows.append([stage, what, *cost_cells(spent), size])
     sums = [f"    {sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files.values()]
-    # the names of runs are those of a problem and its scale, if any
+    # a run has the name of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")
     again = f"configs/{folder.name}{f' --scale {scale}' if scale else ''} --pretrained"
     source = runs.name if runs.is_absolute() else runs

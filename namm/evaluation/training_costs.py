@@ -87,7 +87,7 @@ def facts(state: dict[str, Any]) -> dict[str, Any]:
     no operations.
 
     Arguments:
-        state: What `read_checkpoint` returned.
+        state: The checkpoint, from `read_checkpoint`.
     """
     counts = [c for c in state["callbacks"].values() if "per_step" in c]
     if not counts:
@@ -105,7 +105,7 @@ def compute(results: dict[str, Any], trained: dict[str, dict[str, Any]]) -> floa
 
     Arguments:
         results: The results, whose configuration names checkpoints.
-        trained: What `training` returned.
+        trained: The facts of a training, from `training`.
     """
     names = [_stage(path) for path in _paths(results["config"])]
     return float(sum(trained[name]["flops"] for name in _lineage(names, trained)))

@@ -90,7 +90,7 @@ def stamp(part: nn.Module, checkpoint: str, state: dict[str, Any]) -> nn.Module:
     Arguments:
         part: The part.
         checkpoint: The path of the checkpoint.
-        state: What `read_checkpoint` returned.
+        state: The checkpoint, from `read_checkpoint`.
     """
     object.__setattr__(
         part, "provenance", {"checkpoint": str(checkpoint), **state.get("provenance", {})}
@@ -129,7 +129,7 @@ def load_weights(
     r"""Returns the weights of one part of a checkpoint that has been read.
 
     Arguments:
-        state: What `read_checkpoint` returned.
+        state: The checkpoint, from `read_checkpoint`.
         name: The part.
         weights: Whether to take the averaged weights or the raw ones, which are the same where
             training did not average.
@@ -152,7 +152,7 @@ def build_part(recipe: Any, kind: type = nn.Module) -> Any:
 
     Arguments:
         recipe: The class path and the arguments.
-        kind: What the part is.
+        kind: The name of the part in messages.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("part", type=kind)

@@ -146,8 +146,8 @@ def calibration(c: Tensor, n: Tensor) -> dict[str, Any]:
     for d in WITHIN:
         result["within"][f"{d:g}"] = float(((c - n).abs() < d).double().mean())
     if len(numbers) > 1:
-        spread = n - n.mean()
-        slope = float((spread * c).sum() / spread.square().sum())
+        deviation = n - n.mean()
+        slope = float((deviation * c).sum() / deviation.square().sum())
         result |= {"slope": slope, "intercept": float(c.mean() - slope * n.mean())}
     result["by_number"] = {f"{k:g}": _scores(c[n == k], n[n == k]) for k in numbers}
     return result

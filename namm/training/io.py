@@ -178,10 +178,10 @@ class KeepLast(Checkpoint):
             return
         self._step = trainer.global_step
         # All processes must agree, or some would wait for the others for ever.
-        asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-        if asked or trainer.received_sigterm or self._step % self.every_n_train_steps == 0:
+        stop = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        if stop or trainer.received_sigterm or self._step % self.every_n_train_steps == 0:
             self._save(trainer)
-        if asked:
+        if stop:
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -23,7 +23,7 @@ from .weights import ROOT, STAGES, find
 class Trained:
     r"""The trained parts of a problem, frozen and in evaluation mode.
 
-    Eight samples of `burgers = namm.load("burgers")`, whatever the working directory:
+    Eight samples of `burgers = namm.load("burgers")`, from any working directory:
 
         shape = burgers.mirror.shape(burgers.shape)
         y = mdm.DPMSolver(steps=50)(burgers.denoiser, shape, range(8)).y

@@ -63,7 +63,7 @@ class Stage(L.LightningModule, abc.ABC):
 
         Arguments:
             batch: The fields `x`, with shape `(B, C, *S)`, and their positions `index`, `(B,)`.
-            key: What makes the noise of this call different from that of others.
+            key: The key by which the noise of this call differs from the noise of other calls.
         """
 
     def noise(self, batch: Batch, shape: Sequence[int], *key: int | str) -> Tensor:
@@ -72,7 +72,7 @@ class Stage(L.LightningModule, abc.ABC):
         Arguments:
             batch: The batch.
             shape: The shape of one field.
-            key: What makes this draw different from others.
+            key: The key by which this draw differs from other draws.
         """
         return noise(self._keys(batch, *key), shape, batch["x"])
 

@@ -58,11 +58,11 @@ def pack(state: dict[str, Any], half: bool = False, record: bool = False, **fact
     other parts come from their recipes.
 
     Arguments:
-        state: What `read_checkpoint` returned.
+        state: The checkpoint, from `read_checkpoint`.
         half: Whether to round kernels and matrices to float16. Vectors stay as they are, and the
             forward map too: its bits tell the space of a diffusion model.
         record: Whether to leave out the weights.
-        facts: What else to say of the training.
+        facts: Further facts of the training.
 
     Raises:
         InputError: If there is no recipe of the part, or a weight is too large for float16.
@@ -105,8 +105,8 @@ def unpack(path: str | Path) -> dict[str, Any]:
 def _rounded(name: str, weight: Tensor) -> Tensor:
     if weight.dtype != torch.float32 or weight.ndim < 2 or ".forward_map." in name:
         return weight.contiguous()
-    half = weight.half().contiguous()
-    if not half.isfinite().all():
+    rounded = weight.half().contiguous()
+    if not rounded.isfinite().all():
         peak = float(weight.abs().max())
         raise InputError(f"{name} reaches {peak:.3g}, too much for float16: ship without --half.")
-    return half
+    return rounded
