@@ -52,7 +52,7 @@ class Denoiser(nn.Module, abc.ABC):
         return torch.ones_like(t)
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         r"""A tensor of the device and the dtype in which the denoiser works."""
         return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(()))
 

@@ -82,7 +82,7 @@ class MDM(Stage):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             # the module has not been moved to its device yet
-            x = self._first_fields(512).to(self.denoiser.like.device)
+            x = self._first_fields(512).to(self.denoiser.template.device)
             with torch.no_grad():
                 self.denoiser.calibrate(torch.cat([self.mirror(part) for part in x.split(64)]))
 

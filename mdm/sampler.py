@@ -95,8 +95,8 @@ def chain(
         origin: A guess of the fields, with shape `(B, C, *S)`, which noise is added to at the
             first time; 0 if missing.
     """
-    like = denoiser.like
-    y = mean = noise([(seed, "start") for seed in seeds], shape, like)
+    template = denoiser.template
+    y = mean = noise([(seed, "start") for seed in seeds], shape, template)
     levels = descend(transition, denoiser.schedule, seeds)
     for level in levels:
         if level.k == 0:
@@ -191,11 +191,11 @@ class DPMSolver(Sampler):
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
-        like = denoiser.like
+        template = denoiser.template
         times = denoiser.schedule.log_uniform(1.0, self.end, self.steps)
         alpha, sigma = denoiser.schedule(times)
         ratio = alpha.log() - sigma.log()
-        y = float(sigma[0]) * noise([(seed, "start") for seed in seeds], shape, like)
+        y = float(sigma[0]) * noise([(seed, "start") for seed in seeds], shape, template)
         y_hat = denoiser(y, times[0].to(y))
         direction = y_hat
         for k in range(1, self.steps):

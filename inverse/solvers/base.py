@@ -209,7 +209,7 @@ class Sequential(Solver, abc.ABC, Generic[State]):
     ) -> Result:
         with torch.inference_mode(False), torch.no_grad():
             # a normal tensor, also where the caller is in inference mode
-            run = Run(denoiser, operator, m.to(denoiser.like, copy=True), given)
+            run = Run(denoiser, operator, m.to(denoiser.template, copy=True), given)
             state = self.begin(run, shape)
             origin = None
             if self.transition.start < 1:

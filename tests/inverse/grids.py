@@ -64,7 +64,7 @@ class Grid:
         return math.exp(-(0.1 * t + 19.9 * t**2 / 2))  # alpha-bar
 
     def start(self) -> Tensor:
-        xi = noise([(seed, "start") for seed in SEEDS], SHAPE, self.denoiser.like)
+        xi = noise([(seed, "start") for seed in SEEDS], SHAPE, self.denoiser.template)
         return math.sqrt(1 - self.kept(1.0)) * xi
 
     def predict(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class Grid:
         return found
 
     def noise(self, k: int, *name: Any) -> Tensor:
-        return noise([(seed, k, *name) for seed in SEEDS], SHAPE, self.denoiser.like)
+        return noise([(seed, k, *name) for seed in SEEDS], SHAPE, self.denoiser.template)
 
 
 def norm_of_misfit(matrix: Tensor, m: Tensor, x: Tensor, std: float = STD) -> Tensor:

@@ -157,7 +157,7 @@ def test_prior_works_in_its_own_precision(dtype: torch.dtype) -> None:
     gaussian = GaussianDenoiser(covariances(1, 4)[0], 0.5).to(dtype)
 
     for denoiser in (prior, gaussian):
-        assert denoiser.like.dtype == dtype
+        assert denoiser.template.dtype == dtype
         y_hat = denoiser(normal(2, 4, 1, 1).to(dtype), torch.tensor(0.3, dtype=torch.float64))
         assert y_hat.dtype == dtype and y_hat.shape == (2, 4, 1, 1)
     assert prior.sample([0, 1]).dtype == dtype
