@@ -1,4 +1,4 @@
-"""What all tests share: a fixed seed, one thread, and the reference data."""
+"""A fixed seed for every test, one thread, and the reference data."""
 
 from pathlib import Path
 
