@@ -97,7 +97,10 @@ def command(folder: Path, *configs: str, data: dict, model: dict | None = None) 
             "log_every_n_steps": 1,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "logger": {"class_path": "TensorBoardLogger", "init_args": {"name": "toy"}},
+            "logger": {
+                "class_path": "TensorBoardLogger",
+                "init_args": {"save_dir": "runs", "name": "toy"},
+            },
         },
     }
     file = folder / "small.yaml"
