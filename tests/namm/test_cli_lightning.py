@@ -26,7 +26,7 @@ def test_run_is_not_overwritten(problem: Path, capsys: pytest.CaptureFixture[str
     assert fit("a") == 1
 
     error = capsys.readouterr().err
-    assert "runs/toy/a already holds a run, which reached step 6" in error
+    assert "runs/toy/a already holds a run of 6 steps" in error
     assert "--ckpt_path last" in error and "--trainer.logger.version" in error
     assert files() == before
     assert fit("b") is None
@@ -58,7 +58,7 @@ def test_weights_are_needed_to_use_a_model(
     verb: str, problem: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([verb, *FILES]) == 1
-    assert f"`namm {verb}` needs the weights of a trained model" in capsys.readouterr().err
+    assert f"`namm {verb}` needs trained weights" in capsys.readouterr().err
 
 
 def test_saved_configuration_serves_every_verb(problem: Path) -> None:
