@@ -60,7 +60,8 @@ MISTAKES: dict[str, tuple[Any, list[str], int, list[str]]] = {
     "yaml": ("model: [1\ndata: 2", [], 2, ["problem.yaml is not valid YAML", "in line 2"]),
     "empty": ("", [], 2, ["problem.yaml is no configuration"]),
     "seed twice": (
-        edited(PROBLEM, "model.init_args.seed", 3), [], 2, ["seed is 3", "--seed_everything alone"],
+        edited(PROBLEM, "model.init_args.seed", 3), [], 2,
+        ["seed is 3", "--seed_everything alone"],
     ),
     "value": (
         edited(PROBLEM, "model.init_args.constraint.init_args.viscosity", -1), [], 1,
