@@ -102,7 +102,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
     sums = [f"    {sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in files.values()]
     # a run has the name of a problem and its scale, if any
     scale = runs.name.removeprefix(folder.name).removeprefix("-")
-    again = f"configs/{folder.name}{f' --scale {scale}' if scale else ''} --pretrained"
+    again = f"configs/{folder.name}.yaml{f' --scale {scale}' if scale else ''} --pretrained"
     source = runs.name if runs.is_absolute() else runs
     parts = [
         f"{TITLE}{folder.name}",

@@ -239,7 +239,7 @@ def test_same_run_gives_the_same_bytes_and_a_card_that_says_so(
     for digest, name in sums:
         assert digest == hashlib.sha256((card.parent / name).read_bytes()).hexdigest()
     assert "| finetune | the maps, with f fine-tuned on samples of that model | 3 |" in text
-    assert "`namm run configs/burgers --scale tiny --pretrained`" in text
+    assert "`namm run configs/burgers.yaml --scale tiny --pretrained`" in text
 
 
 def test_card_promises_no_more_than_there_are_files_for(problem: Path, tmp_path: Path) -> None:
