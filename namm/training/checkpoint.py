@@ -1,4 +1,4 @@
-r"""Parts of one stage's checkpoint as parts of another stage, and where they come from.
+r"""A part of a checkpoint, built again as a part of another stage.
 
 A checkpoint carries the recipe (class paths and arguments) of every part in its hyper-parameters,
 the averaged weights in `state_dict`, the raw ones in `current_model_state`, and its provenance:
