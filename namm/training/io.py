@@ -130,7 +130,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             checkpoint = super().load_checkpoint(path, map_location, weights_only is not False)
         except Exception as error:  # a damaged file can fail anywhere
             raise InputError(
-                f"{path} is no checkpoint: it is damaged, or it holds more than plain data."
+                f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
+                "data. Take another one."
             ) from error
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")
