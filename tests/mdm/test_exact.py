@@ -277,7 +277,7 @@ def test_mistakes_are_answered_in_sentences() -> None:
     prior = mixture()
     row = normal(1, 4)
 
-    with pytest.raises(ValueError, match=r"weights"):
+    with pytest.raises(ValueError, match=r"\(3, 4\)"):
         MixtureDenoiser(torch.ones(2), torch.zeros(3, 4), torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match="weights"):
         MixtureDenoiser(torch.tensor([-1.0, 2.0]), prior.means[:2], prior.covs[:2])

@@ -96,7 +96,7 @@ def test_forced_training_goes_on_under_the_constraint_that_is_given(tmp_path: Pa
 
 def test_fine_tuning_refuses_samples_of_another_grid() -> None:
     batch = {"x": torch.rand(2, 1, 8, 8), "index": torch.arange(2), "y": torch.rand(2, 1, 16, 16)}
-    with pytest.raises(InputError, match=r"\(1, 16, 16\).*\(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"\(1, 8, 8\).*\(1, 16, 16\)"):
         tiny_stage().losses(batch, "train", 0)
 
 
