@@ -318,7 +318,8 @@ def test_killed_run_goes_on(stages: list[Path]) -> None:
 @pytest.mark.slow
 def test_stages_follow_each_other_on_two_processes(stages: list[Path]) -> None:
     overlay = {"max_steps": 2, "devices": 2, "strategy": "ddp", "callbacks": ["plugin.Ranks"]}
-    write(SCALE, {"base": "toy.yaml", "shared": {"trainer": overlay}})
+    blocks = {"second": {"trainer": {"max_steps": 2}}}
+    write(SCALE, {"base": "toy.yaml", "shared": {"trainer": overlay}, "blocks": blocks})
     ranks = "from lightning.pytorch import Callback\n\nclass Ranks(Callback):\n"
     ranks += "    def on_fit_start(self, trainer, module):\n"
     ranks += "        open(f'{type(module).__name__}-{trainer.global_rank}', 'a').write('x')\n"
