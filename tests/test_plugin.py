@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,8 @@ def install(site: Path, package: str, name: str, value: str, source: str) -> Non
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[namm.constraints]\n{name} = {value}\n")
+    # a listing of the folder within the same tick of the clock would hide the new files
+    importlib.invalidate_caches()
 
 
 def good(name: str) -> str:
