@@ -10,7 +10,7 @@ __all__ = [
     "LinearOperator",
     "Operator",
     "Orthonormal",
-    "check_fields",
+    "check_last_axes",
     "check_sides",
 ]
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError, check_range, noise
+from constraints import Constraint, Given, InputError, check_fields, check_range, noise
 
 
 class Operator(nn.Module, abc.ABC):
@@ -229,8 +229,7 @@ def check_sides(operator: Operator, sides: Sequence[int], axes: int | None = Non
         raise InputError(f"{type(operator).__name__} expects {wanted}, got {list(sides)}.")
 
 
-def check_fields(operator: Operator, sides: Sequence[int], x: Tensor) -> None:
+def check_last_axes(operator: Operator, sides: Sequence[int], x: Tensor) -> None:
     r"""Raises an `InputError` unless the last axes of fields `(B, C, *S)` have the sides."""
-    if list(x.shape[-len(sides) :]) != list(sides):
-        name, shape = type(operator).__name__, tuple(x.shape)
-        raise InputError(f"{name} expects last axes of sizes {list(sides)}, got fields {shape}.")
+    fits = list(x.shape[-len(sides) :]) == list(sides)
+    check_fields(operator, x, f"last axes of sizes {list(sides)}", fits)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from constraints import InputError, check_range
 
-from .base import SVD, LinearOperator, check_fields, check_sides
+from .base import SVD, LinearOperator, check_last_axes, check_sides
 
 
 class Blur(LinearOperator):
@@ -74,7 +74,7 @@ class Blur(LinearOperator):
         self.register_buffer("values", values[kept], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_fields(self, self.size, x)
+        check_last_axes(self, self.size, x)
         svd = self.svd()
         return svd.u(svd.values.to(x) * svd.vt(x))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from constraints import check_range, generator
 
-from .base import Orthonormal, check_fields, check_sides
+from .base import Orthonormal, check_last_axes, check_sides
 
 
 class Fourier(Orthonormal):
@@ -71,7 +71,7 @@ class Fourier(Orthonormal):
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_fields(self, self.size, x)
+        check_last_axes(self, self.size, x)
         spectrum = torch.fft.fft2(x, norm="ortho").flatten(-2).index_select(-1, self.index)
         spectrum = self.weight.to(x) * spectrum
         return torch.cat([spectrum.real, spectrum.imag[..., : self.pairs]], dim=-1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from constraints import InputError
 
-from .base import Orthonormal, check_fields
+from .base import Orthonormal, check_last_axes
 
 
 class Mask(Orthonormal):
@@ -51,7 +51,7 @@ class Mask(Orthonormal):
         self.register_buffer("index", index, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_fields(self, self.size, x)
+        check_last_axes(self, self.size, x)
         return x.flatten(-2).index_select(-1, self.index)
 
     def adjoint(self, m: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from constraints import check_range, generator
 
-from .base import SVD, LinearOperator, check_fields, check_sides
+from .base import SVD, LinearOperator, check_last_axes, check_sides
 
 
 class RandomProjection(LinearOperator):
@@ -48,7 +48,7 @@ class RandomProjection(LinearOperator):
         self.register_buffer("values", s[kept], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_fields(self, self.shape, x)
+        check_last_axes(self, self.shape, x)
         svd = self.svd()
         return svd.u(svd.values.to(x) * svd.vt(x))
 

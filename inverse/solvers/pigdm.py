@@ -61,16 +61,12 @@ class PiGDM(Pseudoinverse):
         rate = integrated_rate if self.integrate else euler_rate
         gain = rate(schedule, self.weighting, self.weight, level.t, level.s, state.damping)
 
-        def along(y_hat: Tensor) -> Tensor:
-            x = y_hat.detach()
+        def direction(y_hat: Tensor) -> Tensor:
             if directions is None:
-                d = float(gain) * self.correction(run, state, x, level)
-            else:
-                svd = directions.svd
-                z = svd.coefficients(run.m) - svd.vt(x)
-                d = svd.v(directions.gains(gain, z) * z)
-            return (y_hat * d).flatten(1).sum(dim=1)
+                return float(gain) * self.correction(run, state, y_hat, level)
+            z = directions.svd.coefficients(run.m) - directions.svd.vt(y_hat)
+            return directions.svd.v(directions.gains(gain, z) * z)
 
-        y_hat, gradient = run.pull(y_t, level.t, along)
+        y_hat, _, gradient = run.pull_back(y_t, level.t, direction)
         move = float(carrier(schedule, level.s)) * gradient
         return level.land(level.mean(y_hat, y_t) + run.guard(move))
