@@ -112,14 +112,14 @@ def shipped(
     pattern = re.compile(rf"{re.escape(str(runs))}/([^/]+)/checkpoints/last\.ckpt")
     files: dict[str, Path] = {}
 
-    def file_of(match: re.Match[str]) -> str:
+    def weights_of(match: re.Match[str]) -> str:
         path = Path("pretrained", problem, f"{match[1]}.safetensors")
         if (file := find(path)) is None:
             raise CommandError(f"stage '{name}' needs {path}, which is not shipped: train it.")
         files[match[1]] = file
         return str(path)
 
-    options = changes(config, lambda text: pattern.sub(file_of, text))
+    options = changes(config, lambda text: pattern.sub(weights_of, text))
     inputs = {stage: sha256(file.read_bytes()).hexdigest() for stage, file in files.items()}
     return options, inputs, [stage for stage, file in files.items() if is_record(file)]
 
