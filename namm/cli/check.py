@@ -25,7 +25,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from constraints import Constraint, Finding, InputError, check, noise
-from datamodules import check_fits, read_attributes, read_fields
+from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
 from .configs import expand, is_problem, stage_of
@@ -34,6 +34,7 @@ from .explain import explain
 from .lightning import constructing
 from .plugins import load_plugins
 from .reader import read_config
+from .shapes import check_keys
 
 USAGE = "namm check CONSTRAINT [--constraint.OPTION VALUE ...] --data FILE [options]"
 
@@ -133,10 +134,13 @@ def parts(argv: Sequence[str]) -> list[str]:
             read_config(Path(argv[0]))  # which refuses a file that is missing
         return list(argv)
     problem, stage = stage_of(argv[0])
-    constraint = problem.config(stage)["data"]["init_args"]["constraint"]
+    data = check_keys("data", problem.config(stage).get("data", {}), "data")
+    constraint = check_keys("data.init_args", data.get("init_args", {}), "data").get("constraint")
+    if constraint is None:
+        raise CommandError(f"The data of {argv[0]} have no constraint: give a constraint first.")
     given = any(word.split("=")[0] in ("--data", "--shape") for word in argv)
-    data = [] if given else ["--data", f"{problem.path}::{stage}"]
-    return [json.dumps(constraint), *argv[1:], *data]
+    source = [] if given else ["--data", f"{problem.path}::{stage}"]
+    return [json.dumps(constraint), *argv[1:], *source]
 
 
 def simulate(config: str) -> str:
@@ -151,10 +155,10 @@ def simulate(config: str) -> str:
         raise CommandError(explain(error, "check", parser, argv)) from error
     with constructing():
         data = parser.instantiate(options).data
-    if not hasattr(data, "file"):
+    if not isinstance(data, FieldData):
         raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")
     data.prepare_data()
-    return str(data.file)
+    return data.file
 
 
 def read(path: str, split: str, n: int, constraint: Constraint) -> tuple[Tensor, float]:

@@ -72,6 +72,8 @@ def find(classes: tuple[type, ...], path: str, key: str, at: str) -> Any:
     """
     known = {known for cls in classes for known in get_all_subclass_paths(cls)}
     named = [other for other in known if other.split(".")[-1] == path]
+    if len(named) > 1:
+        refuse(key, f"{path} is the name of {' and of '.join(sorted(named))}: give a path", at)
     module = path.rpartition(".")[0]
     try:
         target = import_object(named[0] if len(named) == 1 else path)

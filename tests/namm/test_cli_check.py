@@ -8,7 +8,7 @@ import pytest
 from constraints import Finding
 from datamodules import write_fields
 from namm.cli.main import main
-from tests.commands import PROBLEM, write
+from tests.commands import PROBLEM, ROOT, write
 from tests.commands import problem as problem  # a fixture
 from tests.constraints.unsound import centred
 
@@ -100,6 +100,7 @@ def test_command_makes_do_with_noise(problem: Path, capsys: pytest.CaptureFixtur
         (["mine.Mine", "--constraint.ofset=1"], 2, ["no option 'ofset'", "did you mean: offset?"]),
         (["namm.ICNN", "--data=data.h5"], 2, ["namm.ICNN is not a Constraint", "Burgers"]),
         (["none.yaml", "--data=data.h5"], 2, ["error: there is no file 'none.yaml'"]),
+        ([f"{ROOT}/configs/counter.yaml"], 2, ["counter.yaml have no constraint"]),
         (["mine.Mine"], 2, ["--data FILE", "--shape [1,64,64]"]),
         (["mine.Mine", "--data=data.h5", "--shape=[1,8,8]"], 2, ["--data FILE"]),
         (["mine.Mine", "--shape=[1,0]"], 2, ["shape", "PositiveInt"]),
