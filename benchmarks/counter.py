@@ -30,7 +30,7 @@ from datamodules.galaxies import draw_background, draw_catalogue, render
 from datamodules.schema import open_fields
 from namm import Mirror, load_mirror
 from namm.training.counting import calibration
-from namm.training.counting import table as by_number
+from namm.training.counting import markdown as by_number
 
 from .common.program import launch, options
 from .common.tables import join, table

@@ -78,9 +78,9 @@ def agreement(pairs: list[dict[str, Any]]) -> str:
 
 def against(rows: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
     r"""Returns the rows of a run of fewer samples beside those of the whole one. They agree if
-    the means are no farther apart than the half-widths of both together, where that of fewer
-    samples is the whole run's, widened for their number: one estimated from a few samples says
-    little, least of all of what is skewed."""
+    the means are no farther apart than the half-widths of both together. The half-width of fewer
+    samples is the whole run's, widened for their number: a half-width from a few samples says
+    little, least of all for a skewed metric."""
     keys = ("task", "method", "protocol", "metric")
     known = {tuple(row[key] for key in keys): row for row in whole}
     found = []

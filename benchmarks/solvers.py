@@ -87,7 +87,7 @@ class Tuner:
     Arguments:
         stage: The stage of `namm run` whose task, networks and space are used.
         fields: The number of fields, with one sample each.
-        seed: The seed of the noise, another one than that of the evaluation.
+        seed: The seed of the noise. The evaluation has another seed.
         split: The split of the fields.
     """
 
@@ -230,8 +230,8 @@ class Bench:
 
     def evaluate(self, space: str, place: int, method: str, solver: dict[str, Any]) -> None:
         r"""Runs one command, unless its results are there. Results of another configuration, or of
-        other networks, are refused. The place of the solver in the report is the same whatever
-        `--only` asks for."""
+        other networks, are refused. The place of the solver in the report does not depend on
+        `--only`."""
         method = f"mirror-{method}" if space == "mirror" else method
         version = f"{space}/{place:02d}_{method.replace(' ', '_').replace(',', '')}"
         argv = [*self.stages[space].argv, f"--model.init_args.solver={json.dumps(solver)}"]

@@ -2,7 +2,7 @@ r"""How fast a training step and a solver step are, beside what the machine coul
 
 Operations are counted by PyTorch's formulas; the floor is their number divided by the measured
 rate of large float32 matrix products, on the same threads in the same run. The plain form of a
-NAMM step is that of the method as it is written: two passes of f, a gradient of the potential by
+NAMM step follows the method as it is written: two passes of f, a gradient of the potential by
 automatic differentiation, paddings by `torch.nn.functional.pad`, contiguous weights. Its losses
 must be ours.
 

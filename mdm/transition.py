@@ -107,7 +107,7 @@ class DDIM(Transition):
 class Ancestral(Transition):
     r"""Creates the transitions of the published samplers: the discrete chain of 1000 rates from
     1e-4 to 2e-2, called at times from 1 to 1e-3, with the posterior mean, the variance
-    :math:`\beta_i`, and noise of std 0.0074 in the very last step. The chain is that of a
+    :math:`\beta_i`, and noise of std 0.0074 in the very last step. The chain belongs to a
     `VPSchedule()`; other schedules are refused.
 
     References:

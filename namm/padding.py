@@ -48,10 +48,10 @@ def _ends(x: Tensor, dim: int, w: int, mode: Padding) -> tuple[Tensor, Tensor, T
         return x.narrow(dim, n - w, w), x, x.narrow(dim, 0, w)
     if mode == "reflect":
         return x.narrow(dim, 1, w).flip(dim), x, x.narrow(dim, n - 1 - w, w).flip(dim)
-    low, high = (x.narrow(dim, k, 1).repeat_interleave(w, dim) for k in (0, n - 1))
+    front, back = (x.narrow(dim, k, 1).repeat_interleave(w, dim) for k in (0, n - 1))
     if mode == "replicate":
-        return low, x, high
-    return torch.zeros_like(low), x, torch.zeros_like(high)
+        return front, x, back
+    return torch.zeros_like(front), x, torch.zeros_like(back)
 
 
 def known(
@@ -85,19 +85,19 @@ def fold(x: Tensor, width: Sequence[int], padding: Sequence[Padding]) -> Tensor:
     """
     for dim, w, mode in zip((-2, -1), width, padding, strict=True):
         n = x.shape[dim] - 2 * w
-        low, x, high = x.split((w, n, w), dim)
+        front, x, back = x.split((w, n, w), dim)
         if not w or mode == "constant":
             continue
         x = x.clone()
         if mode == "circular":
-            x.narrow(dim, n - w, w).add_(low)
-            x.narrow(dim, 0, w).add_(high)
+            x.narrow(dim, n - w, w).add_(front)
+            x.narrow(dim, 0, w).add_(back)
         elif mode == "replicate":
-            x.narrow(dim, 0, 1).add_(low.sum(dim, keepdim=True))
-            x.narrow(dim, n - 1, 1).add_(high.sum(dim, keepdim=True))
+            x.narrow(dim, 0, 1).add_(front.sum(dim, keepdim=True))
+            x.narrow(dim, n - 1, 1).add_(back.sum(dim, keepdim=True))
         else:
-            x.narrow(dim, 1, w).add_(low.flip(dim))
-            x.narrow(dim, n - 1 - w, w).add_(high.flip(dim))
+            x.narrow(dim, 1, w).add_(front.flip(dim))
+            x.narrow(dim, n - 1 - w, w).add_(back.flip(dim))
     return x
 
 

@@ -9,7 +9,7 @@ result exact, however good or bad that Gaussian is. Importance weights on the Ga
 a second estimate that shares nothing with the chains.
 
 States are columns: `(k, B)` are B states of k unknowns. Problems that differ in their measurement
-alone go side by side, and so do the chains of each, of which those of a problem are neighbours.
+alone go side by side, and so do the chains of each; the chains of one problem are neighbours.
 """
 
 __all__ = [
@@ -241,7 +241,7 @@ def split_rhat(x: Tensor) -> Tensor:
 
 def effective_size(x: Tensor) -> Tensor:
     r"""Returns the number of independent draws that the mean over all chains is worth, at most
-    that of the draws: by the sums of neighbouring autocorrelations, up to the first negative one.
+    the number of draws, by the sums of neighbouring autocorrelations up to the first negative one.
 
     References:
         Practical Markov Chain Monte Carlo (Geyer, 1992)

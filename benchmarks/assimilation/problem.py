@@ -38,7 +38,7 @@ class Plan:
         reference: The number of draws that solvers are held against.
         weighted: The number of weighted draws.
         calibrated: The number of fields of each kind that the reference is tested on.
-        seed: The seed; that of the measurements is the one of `inverse.Inverse`.
+        seed: The seed. The measurements have the seed of `inverse.Inverse`.
     """
 
     fields: int = 8

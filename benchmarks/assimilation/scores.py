@@ -24,10 +24,10 @@ FRAMES = ("mean_error", "spread_ratio", "coverage")  # which also have a curve o
 def compare(samples: Tensor, reference: Tensor, truth: Tensor) -> dict[str, Any]:
     r"""Returns scores of the samples of one posterior, by name, and under `frames` the curves of
     some over time. `mean_error` is the distance of the means in units of the spread, the root of
-    the trace of the covariance, of the posterior; `spread_ratio` that of the spreads; `energy` is
+    the trace of the covariance, of the posterior; `spread_ratio` divides the spreads; `energy` is
     0 for the same distribution; `coverage` is the share of pixels where the central 90 % interval
     of the samples holds the truth, `rank_ks` how far its ranks are from uniform over pixels, and
-    `relative_error` that of the mean to the truth.
+    `relative_error` is the distance of the mean to the truth.
 
     Arguments:
         samples: The samples, with shape `(n, 1, X, T)`.

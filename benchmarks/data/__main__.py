@@ -115,7 +115,7 @@ def measure_burgers(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
-    r"""Returns the seconds of trajectories, ours by turns with those of jax-cfd."""
+    r"""Returns the seconds of trajectories, ours by turns with jax-cfd's."""
     flow = NavierStokes()
     data = KolmogorovData(Divergence(), frames=1, start=START, file="", sizes={})
     start = data.simulate(max(BATCHES), args.seed)

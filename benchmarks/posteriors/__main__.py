@@ -2,7 +2,7 @@ r"""How close do the solvers come to posteriors that are known exactly?
 
 Every solver, on the problems of `problems.py`, at equal calls of the denoiser. All are tuned
 with the same number of settings, per problem and number of calls, for the sliced Wasserstein
-distance, on other measurements, seeds and reference samples than those of the evaluation. Writes
+distance, on other measurements, seeds and reference samples than the evaluation has. Writes
 the numbers, tables, and a figure. From the root:
 
     python -m benchmarks.posteriors [--quick] [--tasks exact disc] [--out DIR] [--seeds N]

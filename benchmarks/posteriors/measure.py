@@ -98,7 +98,7 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> Row:
     seeds = [derive_seed("evaluate", i) for i in range(plan.n * plan.seeds)]
     if task in ("disc", "quantised"):
         again = problem(kind, d, task, "floor", len(seeds)).reference
-    else:  # of the same measurement, behind those of the reference
+    else:  # of the same measurement, after the samples of the reference
         more = plan.reference + len(seeds)
         again = problem(kind, d, task, "evaluate", more).reference[plan.reference :]
     values = [scores(truth, y) for y in again.chunk(plan.seeds)]

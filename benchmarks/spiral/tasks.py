@@ -110,7 +110,7 @@ METHODS = {
 
 
 class Inverted(TrustBudget):
-    r"""Creates the budget of the published code: that of `StochasticLinearBudget`, but rounded up
+    r"""Creates the budget of the published code: a `StochasticLinearBudget` that is rounded up
     with the probability of going down.
 
     Arguments:
@@ -161,7 +161,7 @@ def budgets() -> dict[str, tuple[tuple[float, float], Callable[[int], TrustBudge
 
 def expected(name: str, levels: Sequence[Level]) -> dict[str, float]:
     r"""Returns what a budget expects in closed form: the mean number of steps of a level, how far
-    that of a level is from the line that is meant (RMS), and the number of levels without any."""
+    the steps of a level are from the line (RMS), and the number of levels without any."""
     meant, _ = budgets()[name]
     line = [v for _, v in line_of(*meant, levels)]
     up = [v - math.floor(v) for v in line]

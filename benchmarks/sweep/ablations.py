@@ -31,8 +31,8 @@ NOTE = (
 
 
 def changes(planned: Sequence[Job]) -> dict[str, dict[str, list[str]]]:
-    r"""Returns the options that each change adds, by stage. The weights that are multiplied are
-    those of the planned jobs."""
+    r"""Returns the options that each change adds, by stage. The planned jobs give the
+    weights that are multiplied."""
     zeros = [
         f"{MODEL}.mirror.init_args.{part}_map.init_args.padding=[constant,constant]"
         for part in ("forward", "inverse")

@@ -52,7 +52,7 @@ class Chain:
     extra: dict[str, list[str]] = field(default_factory=dict)
 
     def folder(self, runs: Path) -> Path:
-        r"""Returns the folder of its stages, in that of all chains."""
+        r"""Returns the folder of its stages, below the folder of all chains."""
         return runs / f"{self.name.replace(' ', '_')}-{self.seed}"
 
 
@@ -104,7 +104,7 @@ def steps(stage: Job, factor: float) -> int:
 
 
 def run_chains(chains: Sequence[Chain], planned: Sequence[Job], runs: Path) -> Rows:
-    r"""Runs the stages of chains that are not finished, and returns the rows of all: those of the
+    r"""Runs the stages of chains that are not finished, and returns the rows of all
     evaluations, each with its setting and the counted operations of all training behind it."""
     for chain in chains:
         for stage in chain_stages(chain, planned, runs):
@@ -151,7 +151,7 @@ def summary(rows: Rows) -> dict[tuple[str, str], dict[str, Any]]:
 def table(rows: Rows) -> str:
     r"""Returns the Markdown table: a line per setting and method, with means over the training
     seeds, and the distance of each seed with the half-width of its 95 % interval. The column
-    "times lower" compares the distance with that of the first method of the same setting."""
+    "times lower" compares the distance with the first method of the same setting."""
     found = summary(rows)
     seeds = list(dict.fromkeys(row["training_seed"] for row in rows))
     guards = [name for name in GUARDS if any(name in cells for cells in found.values())]

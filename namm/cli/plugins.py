@@ -1,4 +1,4 @@
-r"""The classes that have short names: those of this project, and the constraints of plug-ins."""
+r"""The classes that have short names: classes of this project, and constraints of plug-ins."""
 
 __all__ = ["load_plugins"]
 

@@ -83,8 +83,8 @@ def report(folder: Path, runs: Path | None = None) -> None:
 
 
 def unique(stages: Results) -> list[dict[str, Any]]:
-    r"""Returns the rows of all stages, with those of the data, which every stage reports, once for
-    each task."""
+    r"""Returns the rows of all stages. Every stage reports the rows of the data, which are kept
+    once for each task."""
     kept: dict[tuple[str, ...], dict[str, Any]] = {}
     owner: dict[tuple[str, str], Path] = {}
     for folder, results in stages.items():

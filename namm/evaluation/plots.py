@@ -78,7 +78,7 @@ def draw_fields(
         return
     fields = {title: _images(field) for title, field in fields.items()}
     first = next(iter(fields.values())).float()
-    low, high = float(first.min()), float(first.max())
+    vmin, vmax = float(first.min()), float(first.max())
     drawn = [r.abs().flatten()[:100_000] for r in residuals.values() if r is not None]
     scale = max((float(r.quantile(0.99)) for r in drawn), default=0.0)
     per_row = 2 if drawn else 1
@@ -89,7 +89,7 @@ def draw_fields(
         for row in range(rows):
             panel = panels[row * per_row][column]
             mosaic = _mosaic(field[row].detach().float().cpu()).numpy()
-            image = panel.imshow(mosaic, cmap="viridis", vmin=low, vmax=high, **_IMAGE)
+            image = panel.imshow(mosaic, cmap="viridis", vmin=vmin, vmax=vmax, **_IMAGE)
             if column == len(fields) - 1:
                 bar = figure.colorbar(image, ax=panels[row * per_row].tolist(), **_BAR)
                 bar.ax.tick_params(labelsize=7)

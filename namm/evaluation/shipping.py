@@ -143,7 +143,7 @@ def _uses(weights: dict[str, Path], folder: Path, again: str) -> list[str]:
         stage = next(s for s in ("finetune", "namm", "mdm", "dm") if s in weights)
         part = "mirror" if stage in ("finetune", "namm") else "denoiser"
         uses.append(
-            "Whatever takes a checkpoint takes these files, such as "
+            "Each option that takes a checkpoint takes these files, such as "
             f"`--model.init_args.{part}.init_args.checkpoint={folder / weights[stage].name}`."
         )
     return uses
@@ -152,8 +152,8 @@ def _uses(weights: dict[str, Path], folder: Path, again: str) -> list[str]:
 def _generation(runs: Path) -> list[str]:
     r"""Returns the table of the unconditional samples in the report of a run, if there is one."""
     report = runs / "report.md"
-    tables = report.read_text("utf-8").split("\n\n") if report.exists() else []
-    found = [table.strip() for table in tables if table.startswith("| generation |")]
+    parts = report.read_text("utf-8").split("\n\n") if report.exists() else []
+    found = [part.strip() for part in parts if part.startswith("| generation |")]
     return ["**Samples.** As scored by the run that trained them:", *found] if found else []
 
 

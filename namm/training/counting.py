@@ -118,7 +118,7 @@ class Counting(Stage):
             return
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        text = table(result)
+        text = markdown(result)
         for file, content in (("counts.json", json.dumps(result, indent=1)), ("counts.md", text)):
             with atomic(folder / file) as stream:
                 stream.write(f"{content}\n".encode())
@@ -165,8 +165,8 @@ def _scores(c: Tensor, n: Tensor) -> dict[str, float]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    r"""Returns what `calibration` found as a Markdown table."""
+def markdown(result: dict[str, Any]) -> str:
+    r"""Returns the result of `calibration` as a Markdown table."""
     lines = ["| n | images | mean count | std | right | mean abs. error |", "|" + "---|" * 6]
     for number, row in [*result["by_number"].items(), ("all", result)]:
         mean = f"{row['mean']:.2f} | {row['std']:.2f}" if number != "all" else " | "

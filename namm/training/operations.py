@@ -99,8 +99,8 @@ class Flops(L.Callback):
             trainer.fit_loop.epoch_loop.max_steps = steps
             trainer.fit_loop.max_epochs = -1
             L.pytorch.utilities.rank_zero_info(
-                f"Training for {steps} steps: {budget:.3g} operations, those of "
-                f"{', '.join(self.match)} together."
+                f"Training for {steps} steps: {budget:.3g} operations, as counted in "
+                f"{' and '.join(self.match)}."
             )
 
     def on_train_batch_end(
