@@ -62,8 +62,11 @@ def catch(root: Path, mutant: Mutant, files: list[str], limit: float) -> str | N
     file.write_text("\n".join([*lines[: mutant.line - 1], mutant.after, *lines[mutant.line :]]))
     caught = test(root, files or chosen(root, mutant), limit)
     file.write_text(source)
-    without = "::" in str(caught) and test(root, [str(caught)], limit)
-    return None if without else caught
+    if caught in (None, "time limit", "collection"):
+        return caught
+    if test(root, [caught], limit):
+        raise SystemExit(f"{caught} fails without a mutation: repair the tests first.")
+    return caught
 
 
 def main() -> None:
