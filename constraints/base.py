@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .batch import Given
 from .errors import InputError
+from .ranges import NonNegativeFloat, Ranged
 
 
 class Projection(NamedTuple):
@@ -48,7 +49,7 @@ def _accepts_given(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
-class Constraint(nn.Module, abc.ABC):
+class Constraint(Ranged, nn.Module, abc.ABC):
     r"""Base of all constraints. A subclass defines `residual`; a subclass of `Distance`, for a
     rule that has no residual, defines `distance`.
 
@@ -74,7 +75,7 @@ class Constraint(nn.Module, abc.ABC):
                 f"{cls.__name__} does not define `{'`, `'.join(missing)}`: define `residual` in a "
                 f"subclass of Constraint, or `distance` in a subclass of Distance."
             )
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
     @abc.abstractmethod
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -175,7 +176,7 @@ class Distance(Constraint):
         if cls.residual is not Distance.residual:
             name = f"{cls.__name__} is a Distance that defines `residual`"
             raise InputError(f"{name}: define `distance` alone, or derive it from Constraint.")
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
     @abc.abstractmethod
     def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -214,7 +215,9 @@ class Sum(Constraint):
             a weight is negative.
     """
 
-    def __init__(self, terms: list[Constraint], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, terms: list[Constraint], weights: Sequence[NonNegativeFloat] | None = None
+    ) -> None:
         super().__init__()
         if not terms:
             raise InputError("Sum expects at least one constraint, got none.")

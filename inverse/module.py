@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, InputError, check_range, derive_seed, noise, take
+from constraints import (
+    Batch,
+    Constraint,
+    InputError,
+    Natural,
+    PositiveInt,
+    Seed,
+    derive_seed,
+    noise,
+    take,
+)
 from mdm import Denoiser, Result
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
@@ -51,19 +61,18 @@ class Inverse(Evaluation):
         operator: Operator,
         solver: Solver,
         mirror: Mirror | None = None,
-        fields: int = 1,
-        samples: int = 8,
+        fields: PositiveInt = 1,
+        samples: PositiveInt = 8,
         task: str = "inverse",
         method: str = "dps",
-        seed: int = 0,
-        first: int = 0,
+        seed: Seed = 0,
+        first: Natural = 0,
     ) -> None:
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "operator", "solver", "mirror")
         self.denoiser, self.operator, self.solver = denoiser, operator, solver
         if fields * samples < 3:
             raise InputError(f"Inverse needs 3 samples or more, got {samples} of {fields} fields.")
-        check_range(self, "[0, inf)", first=first)
         operator.check_constraint(constraint)
         self.first, self.fields, self.per_field = first, fields, samples
         self.prepared: Solver | None = None

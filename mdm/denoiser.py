@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, PositiveInt, Ranged
 from namm import Padding, load_part, pad_per_axis
 
 from .schedule import Schedule, VPSchedule
 
 
-class Denoiser(nn.Module, abc.ABC):
+class Denoiser(Ranged, nn.Module, abc.ABC):
     r"""Base of all denoisers. A subclass defines `denoise`.
 
     Arguments:
@@ -99,7 +99,7 @@ class DiffusersDenoiser(Denoiser):
         net: nn.Module,
         schedule: Schedule | None = None,
         padding: Sequence[Padding] | None = None,
-        patch: int = 1,
+        patch: PositiveInt = 1,
         bfloat16: bool = False,
     ) -> None:
         super().__init__(schedule or VPSchedule())

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from constraints import Batch, Constraint, Given, check_range, derive_seed
+from constraints import (
+    Batch,
+    Constraint,
+    Given,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Real,
+    Seed,
+    derive_seed,
+)
 from namm import (
     ConstraintDistance,
     IdentityMirror,
@@ -58,15 +68,14 @@ class MDM(Stage):
         mirror: Mirror | None = None,
         constraint: Constraint | None = None,
         sampler: Sampler | None = None,
-        val_samples: int = 128,
-        batch_samples: int = 64,
-        t_min: float = 1e-3,
-        log_normal: tuple[float, float] | None = None,
+        val_samples: PositiveInt = 128,
+        batch_samples: PositiveInt = 64,
+        t_min: OpenShare = 1e-3,
+        log_normal: tuple[Real, PositiveFloat] | None = None,
         optimiser: Optimiser = Optimiser(lr=2e-4, beta1=0.9),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(optimiser, seed)
-        check_range(self, "[1, inf)", val_samples=val_samples, batch_samples=batch_samples)
         save_recipe(self, "denoiser", "mirror", "constraint", "sampler")
         self.denoiser = denoiser
         self.mirror = (mirror or IdentityMirror()).requires_grad_(False)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, InputError
+from constraints import Batch, Constraint, InputError, Natural, NonNegativeFloat, Seed
 
 from .evaluation.metrics import ConstraintDistance
 from .losses import mirror_losses
@@ -58,14 +58,14 @@ class NAMM(Stage):
         self,
         mirror: Mirror,
         constraint: Constraint,
-        sigma_max: float = 0.1,
-        constraint_weight: float = 1.0,
-        constraint_warmup: int = 0,
-        regulariser_weight: float = 1e-3,
+        sigma_max: NonNegativeFloat = 0.1,
+        constraint_weight: NonNegativeFloat = 1.0,
+        constraint_warmup: Natural = 0,
+        regulariser_weight: NonNegativeFloat = 1e-3,
         freeze_forward: bool = False,
         init_from: str | None = None,
         optimiser: Optimiser = Optimiser(lr=2e-4, beta1=0.5),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(optimiser, seed)
         save_recipe(self, "mirror", "constraint")

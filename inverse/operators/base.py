@@ -21,10 +21,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError, check_fields, check_range, noise
+from constraints import (
+    Constraint,
+    Given,
+    InputError,
+    NonNegativeFloat,
+    Ranged,
+    check_fields,
+    check_range,
+    noise,
+)
 
 
-class Operator(nn.Module, abc.ABC):
+class Operator(Ranged, nn.Module, abc.ABC):
     r"""Base of all operators. A subclass defines `forward`.
 
     Arguments:
@@ -38,7 +47,7 @@ class Operator(nn.Module, abc.ABC):
     std: Tensor
     observes = True  # whether a measurement tells something of the field
 
-    def __init__(self, std: float | Tensor) -> None:
+    def __init__(self, std: NonNegativeFloat | Tensor) -> None:
         super().__init__()
         value = torch.as_tensor(std, dtype=torch.get_default_dtype())
         for end in value.aminmax():

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from constraints import Given
+from constraints import Given, Ranged
 from mdm import DDIM, Denoiser, Level, Result, Transition, chain, descend
 
 from ..operators.base import Operator
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     vjps: int
 
 
-class Solver(nn.Module, abc.ABC):
+class Solver(Ranged, nn.Module, abc.ABC):
     r"""Base of all solvers. Hyper-parameters belong to `__init__`, tensors to the call. A module,
     so that a constraint or a network inside follows the device."""
 

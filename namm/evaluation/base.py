@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError
+from constraints import Constraint, Given, InputError, Ranged, Seed
 
 from ..description import plain_data
 from ..mirror import Mirror
@@ -24,7 +24,7 @@ from .scores import Scores
 T = TypeVar("T")
 
 
-class Evaluation(L.LightningModule, abc.ABC):
+class Evaluation(Ranged, L.LightningModule, abc.ABC):
     r"""Base of the test stages.
 
     Arguments:
@@ -40,7 +40,7 @@ class Evaluation(L.LightningModule, abc.ABC):
     scores: Scores
 
     def __init__(
-        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: int
+        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: Seed
     ) -> None:
         super().__init__()
         self.mirror, self.constraint = mirror, constraint

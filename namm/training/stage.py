@@ -13,13 +13,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from constraints import Batch, InputError, derive_seed, noise, take, uniform
+from constraints import Batch, InputError, Ranged, Seed, derive_seed, noise, take, uniform
 
 from .optimiser import Optimiser
 from .provenance import Origin
 
 
-class Stage(L.LightningModule, abc.ABC):
+class Stage(Ranged, L.LightningModule, abc.ABC):
     r"""Base of the modules that train.
 
     The noise of a step depends on `(seed, name, sample, step)` alone, and dropout on the process
@@ -32,7 +32,7 @@ class Stage(L.LightningModule, abc.ABC):
 
     name: str
 
-    def __init__(self, optimiser: Optimiser, seed: int) -> None:
+    def __init__(self, optimiser: Optimiser, seed: Seed) -> None:
         super().__init__()
         self.optimiser, self.seed = optimiser, seed
 
