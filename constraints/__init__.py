@@ -50,6 +50,7 @@ __all__ = [
     "check",
     "check_fields",
     "check_range",
+    "check_result",
     "derive_seed",
     "generator",
     "load_counter",
@@ -66,7 +67,7 @@ from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
-from .errors import InputError, check_fields
+from .errors import InputError, check_fields, check_result
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial

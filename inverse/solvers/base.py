@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from constraints import Given, Ranged
+from constraints import Given, InputError, Ranged, check_result
 from mdm import DDIM, Denoiser, Level, Result, Transition, chain, descend
 
 from ..operators.base import Operator
@@ -84,11 +84,16 @@ class Run:
         operator: The operator.
         m: The measurements, with shape `(B, *M)`.
         given: The data of each sample.
+
+    Raises:
+        InputError: If a measurement is not finite.
     """
 
     def __init__(
         self, denoiser: Denoiser, operator: Operator, m: Tensor, given: Given | None = None
     ) -> None:
+        if not m.isfinite().all():
+            raise InputError("A measurement is not finite: leave its numbers out with a Select.")
         self.denoiser, self.operator, self.m, self.given = denoiser, operator, m, given
         self.scale = torch.zeros(len(m), device=m.device)
         self.rejected = torch.zeros_like(self.scale, dtype=torch.long)
@@ -131,7 +136,9 @@ class Run:
 
     def predict(self, y: Tensor) -> Tensor:
         r"""Returns the noiseless measurements of fields `(B, C, *S)`, with shape `(B, *M)`."""
-        return self.operator.predict(y, self.given)[0]
+        m_hat, _ = self.operator.predict(y, self.given)
+        check_result(f"{type(self.operator).__name__}.predict(y)", m_hat, *self.m.shape)
+        return m_hat
 
     def slope(self, y_t: Tensor, t: Tensor, loss: Misfit) -> tuple[Tensor, Tensor]:
         r"""Returns the denoised fields and the gradient of a loss, as `pull` does."""
@@ -209,6 +216,7 @@ class Sequential(Solver, abc.ABC, Generic[State]):
     ) -> Result:
         with torch.inference_mode(False), torch.no_grad():
             # a normal tensor, also where the caller is in inference mode
+            check_result("The measurement m", m, len(seeds), None)
             run = Run(denoiser, operator, m.to(denoiser.template, copy=True), given)
             state = self.begin(run, shape)
             origin = None

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, NonNegativeFloat, Ranged
+from constraints import Constraint, Given, NonNegativeFloat, Ranged, check_result
 
 from ..operators.base import Operator
 
@@ -50,6 +50,7 @@ class Misfit(Ranged, nn.Module):
             given: The data of each sample.
         """
         m_hat, x_hat = operator.predict(y_hat, given)
+        check_result(f"{type(operator).__name__}.predict(y)", m_hat, *m.shape)
         residual = m - m_hat
         if self.whiten:
             residual = residual / torch.where(operator.std > 0, operator.std, 1)
