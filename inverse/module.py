@@ -77,6 +77,7 @@ class Inverse(Evaluation):
         self.first, self.fields, self.per_field = first, fields, samples
         self.prepared: Solver | None = None
         self.counts: tuple[int, int] | None = None  # of numbers measured, and of free numbers
+        self.unguided = 0  # samples that went without guidance at more than half of the levels
 
     def setup(self, stage: str) -> None:
         size = self.trainer.world_size
@@ -86,6 +87,7 @@ class Inverse(Evaluation):
     def on_test_start(self) -> None:
         super().on_test_start()
         self.prepared = self.counts = None
+        self.unguided = 0
         if self.test_fields() < self.first + self.fields:
             raise InputError(
                 f"Inverse measures {self.fields} test fields from position {self.first} on, but "
@@ -124,10 +126,11 @@ class Inverse(Evaluation):
 
         result, x_hat = self.account(self.denoiser, seeds, solve)
         ends = {"clean": x_hat}
-        if not torch.equal(result.noisy, result.y):
+        if result.noisy is not result.y and not torch.equal(result.noisy, result.y):
             with torch.no_grad():
                 ends["published"] = self.mirror.inverse(result.noisy)
         report = {"rejected": [0] * len(x), **result.report}
+        self.unguided += sum(2 * n > report.get("guided", 0) for n in report["rejected"])
         reported = {k: torch.tensor(report[k], device=x.device) for k in REPORTED if k in report}
         for name, end in ends.items():
             extra = dict(reported)
@@ -156,6 +159,11 @@ class Inverse(Evaluation):
                 ends = {"value": floor, "ci95": [floor, floor]}
                 rows.append({**data, "metric": "chi2_floor", **ends})
         return rows
+
+    def notes(self) -> list[str]:
+        n = int(self._sum(torch.tensor(self.unguided)))
+        left = f"{self.method} left its guidance out at more than half of the levels"
+        return [f"{left} of {n} samples: they know little of the measurement."] if n else []
 
     def _picture(self, m: Tensor, x: Tensor) -> Tensor:
         r"""Returns measurements as fields, with NaN where no field leaves a trace in them."""

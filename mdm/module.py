@@ -3,7 +3,7 @@ r"""The stage that trains a diffusion model in mirror space."""
 __all__ = ["MDM"]
 
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ class MDM(Stage):
         save_recipe(self, "denoiser", "mirror", "constraint", "sampler")
         self.denoiser = denoiser
         self.mirror = (mirror or IdentityMirror()).requires_grad_(False)
-        self.constraint = constraint
+        self.constraint = constraint and constraint.requires_grad_(False)
         self.sampler = sampler or DPMSolver()
         self.val_samples, self.batch_samples = val_samples, batch_samples
         self.t_min, self.log_normal = t_min, log_normal
@@ -108,7 +108,7 @@ class MDM(Stage):
     def origin(self) -> Origin:
         return Origin(self.constraint, self.mirror, diffusion=True)
 
-    def train(self, mode: bool = True) -> "MDM":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.mirror.eval()
         return self

@@ -3,7 +3,7 @@ r"""The stage that trains the maps, and fine-tunes the inverse map."""
 __all__ = ["NAMM"]
 
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class NAMM(Stage):
 
     Arguments:
         mirror: The maps g and f.
-        constraint: The constraint whose distance is trained.
+        constraint: The constraint whose distance trains the maps. Its own weights are frozen.
         sigma_max: The largest std of the noise that f learns to remove, in field units.
         constraint_weight: The weight :math:`\lambda`.
         constraint_warmup: The steps over which :math:`\lambda` rises from 0 in training. Maps that
@@ -73,6 +73,7 @@ class NAMM(Stage):
         self.sigma_max = sigma_max
         self.constraint_weight, self.constraint_warmup = constraint_weight, constraint_warmup
         self.regulariser_weight = regulariser_weight
+        constraint.requires_grad_(False)
         if init_from is not None:
             state = read_checkpoint(init_from)
             try:
@@ -91,7 +92,7 @@ class NAMM(Stage):
     def origin(self) -> Origin:
         return Origin(self.constraint, self.mirror)
 
-    def train(self, mode: bool = True) -> "NAMM":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.freeze_forward:  # nor may dropout or running statistics move mirror space
             self.mirror.freeze_forward()

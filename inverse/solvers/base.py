@@ -97,6 +97,7 @@ class Run:
         self.denoiser, self.operator, self.m, self.given = denoiser, operator, m, given
         self.scale = torch.zeros(len(m), device=m.device)
         self.rejected = torch.zeros_like(self.scale, dtype=torch.long)
+        self.guided = 0  # the number of guidances so far
 
     def pull(
         self, y_t: Tensor, t: Tensor, functional: Callable[[Tensor], Tensor]
@@ -148,7 +149,7 @@ class Run:
         r"""Returns the guidance with 0 for the samples for which it has blown up, as `guard`
         decides, and counts these samples."""
         move, self.scale, bad = guard(move, self.scale, limit)
-        self.rejected = self.rejected + bad
+        self.rejected, self.guided = self.rejected + bad, self.guided + 1
         return move
 
 
@@ -157,7 +158,8 @@ class Sequential(Solver, abc.ABC, Generic[State]):
     or with None.
 
     A guidance that is not finite, or more than 1000 times its own running scale, is left out for
-    that sample at that level, and counted in the report as `rejected`; no sample is ever dropped.
+    that sample at that level. The report counts it as `rejected`, of `guided` guidances in all. No
+    sample is ever dropped.
 
     Arguments:
         transition: The transitions; 100 ancestral steps, `DDIM()`, if missing.
@@ -230,7 +232,8 @@ class Sequential(Solver, abc.ABC, Generic[State]):
             result = chain(self.transition, denoiser, shape, seeds, advance, origin)
             mean = self.finish(run, result.y)
             y = mean if result.noisy is result.y else self.finish(run, result.noisy)
-        return Result(mean, y, {**self.report(state), "rejected": run.rejected.tolist()})
+        counts = {"rejected": run.rejected.tolist(), "guided": run.guided}
+        return Result(mean, y, {**self.report(state), **counts})
 
 
 def unit(v: Tensor) -> Tensor:
