@@ -51,6 +51,7 @@ from .quiet import quiet
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
+UNDEFINED = LightningModule.predict_step
 
 
 class ConfigParser(LightningArgumentParser):
@@ -181,6 +182,8 @@ class CLI(LightningCLI):
             raise InputError(f"`namm {subcommand}` needs trained weights: give --ckpt_path.")
         if given is not None and not Path(given).is_file():
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
+        if subcommand == "predict" and type(self.model).predict_step is UNDEFINED:
+            raise InputError(f"{type(self.model).__name__} draws no samples: predict with a MDM.")
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -206,15 +209,18 @@ def constructing() -> Iterator[None]:
     r"""Raises the refusal of a constructor as an `InputError`: the user wrote the value."""
     try:
         yield
-    except (ValueError, MisconfigurationException) as error:
+    except (CommandError, OSError):
+        raise
+    except Exception as error:  # any error that a constructor raises
         origin: BaseException = error
         while origin.__cause__ is not None and not isinstance(origin, InputError):
             origin = origin.__cause__  # jsonargparse wraps all errors
-        if isinstance(origin, InputError):
+        if isinstance(origin, (InputError, OSError)):
             raise origin from None
-        if isinstance(origin, (ValueError, MisconfigurationException)):
-            raise InputError(f"{origin} (NAMM_TRACEBACK=1 shows where)") from error
-        raise origin from None
+        expected = isinstance(origin, (ValueError, MisconfigurationException))
+        kind = "" if expected else f"{type(origin).__name__}: "
+        reason = kind + " ".join(str(origin).split())
+        raise InputError(f"{reason} (NAMM_TRACEBACK=1 shows where)") from error
 
 
 @contextmanager
