@@ -21,14 +21,14 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import distributed
 
-from constraints import InputError
+from constraints import InputError, check_range
 
 from .. import EMA, Flops, Provenance, Stage
 from ..training.checkpoint import build_part
@@ -51,6 +51,13 @@ from .quiet import quiet
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
+SEED = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
+# numbers that Lightning takes as they are, and that break a training later
+RANGES = {
+    "accumulate_grad_batches": "[1, inf)",
+    "log_every_n_steps": "[0, inf)",
+    "val_check_interval": "(0, inf)",
+}
 UNDEFINED = LightningModule.predict_step
 
 
@@ -104,9 +111,9 @@ class CLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
-            type=NonNegativeInt,
+            type=SEED,
             default=0,
-            help="The seed of everything, the model included.",
+            help="The seed of everything, the model included: at most 4294967295.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -143,6 +150,9 @@ class CLI(LightningCLI):
             )
         if key in config:
             config[key] = seed
+        for name, interval in RANGES.items():
+            if isinstance(value := config.trainer[name], int | float):
+                check_range(Trainer, interval, **{name: value})
         if config.data is not None:
             with constructing():
                 fill(config.model, lambda: build_part(config.data.clone(), LightningDataModule))
@@ -219,7 +229,7 @@ def constructing() -> Iterator[None]:
             raise origin from None
         expected = isinstance(origin, (ValueError, MisconfigurationException))
         kind = "" if expected else f"{type(origin).__name__}: "
-        reason = kind + " ".join(str(origin).split())
+        reason = kind + " ".join(str(origin)[:500].split())
         raise InputError(f"{reason} (NAMM_TRACEBACK=1 shows where)") from error
 
 
