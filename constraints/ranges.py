@@ -107,7 +107,8 @@ def check_arguments(cls: type, given: Mapping[str, Any]) -> None:
     hints = _hints(cls)
     for name, value in given.items():
         for wanted in _outside(hints.get(name), value):
-            raise InputError(f"{cls.__name__} expects {name} {wanted}, got {value!r}.")
+            got = " ".join(repr(value).split())[:60]
+            raise InputError(f"{cls.__name__} expects {name} {wanted}, got {got}.")
 
 
 @cache

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import process
 from tests.fuzz.grammar import Case, cases
-from tests.fuzz.judge import judge, tally
+from tests.fuzz.judge import answer, judge, lay_out, tally, verdict
 from tests.fuzz.judge import template as template  # a fixture
 
 SEED = 18
@@ -36,3 +37,19 @@ def test_wrong_command_is_answered_in_a_sentence(
     kinds = [kind for _, kind, _ in rows]
     assert not {"silent", "traceback", "hung"} & {*kinds}, tally(rows)
     assert kinds.count("clear") > 0.5 * len(kinds)
+
+
+@pytest.mark.slow
+def test_wrong_command_is_answered_so_in_a_process(template: Path, tmp_path: Path) -> None:
+    """Of a few cases of each rule: a process answers as the call of `main` does."""
+    found = [case for case in cases(SEED, 600) if not case.damage[0]][:40]
+    before = os.getcwd()
+    try:
+        for number, case in enumerate(found):
+            argv = lay_out(case, template, tmp_path / str(number))
+            alone, _ = answer(argv)
+            lay_out(case, template, tmp_path / f"{number}-process")
+            run = process(*argv)
+            assert verdict(run.returncode, run.stderr)[0] == alone, (case, run.stderr)
+    finally:
+        os.chdir(before)
