@@ -44,6 +44,7 @@ from ..training.io import (
 )
 from .configs import expand
 from .errors import CommandError, Interrupted
+from .exchange import kept_arguments
 from .explain import explain
 from .fill import fill
 from .plugins import load_plugins
@@ -133,6 +134,8 @@ class CLI(LightningCLI):
         except ArgumentError as error:
             mistake = explain(error, verb, self._subcommand_parsers[verb], argv)
             raise CommandError(mistake) from error
+        for sentence in kept_arguments(argv, self.config[verb].as_dict()):
+            print(f"namm: note: {sentence}", file=sys.stderr)
 
     def _parse_ckpt_path(self) -> None:
         r"""Does nothing, where Lightning overwrites what the user says with what the checkpoint
