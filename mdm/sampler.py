@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from constraints import Given, check_range, noise, take
 
@@ -117,20 +117,40 @@ def descend(transition: Transition, schedule: Schedule, seeds: Sequence[int]) ->
         yield Level(k, t, s, step, *scales, seeds)
 
 
-def given_rows(parts: Sequence[Given], start: int, n: int) -> Given | None:
-    r"""Returns the data of n samples, or nothing: sample i takes the data of field i, and the
-    samples after the last field begin again at the first field.
+def gather_given(parts: Sequence[Given]) -> Given | None:
+    r"""Returns the data of the fields of all processes, in the order of the fields, or nothing
+    where fields have no data. Process k of n holds every n-th field from the k-th on.
 
     Arguments:
-        parts: The data of the fields, batch by batch; empty where fields have no data.
-        start: The position of the first sample.
-        n: The number of samples.
+        parts: The data of the fields of this process, batch by batch.
     """
-    if not parts or not parts[0]:
+    shares = [[{name: value.cpu() for name, value in part.items()} for part in parts]]
+    if distributed.is_available() and distributed.is_initialized():
+        shares = shares * distributed.get_world_size()
+        distributed.all_gather_object(shares, shares[0])
+    batches = [part for share in shares for part in share]
+    if not batches:
         return None
-    given = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    sizes = [sum(len(next(iter(part.values()))) for part in share) for share in shares]
+    places = [torch.arange(k, sum(sizes), len(sizes))[:n] for k, n in enumerate(sizes)]
+    order = torch.cat(places).argsort()
+    return {name: torch.cat([part[name] for part in batches])[order] for name in batches[0]}
+
+
+def given_rows(given: Given | None, samples: Sequence[int], like: Tensor) -> Given | None:
+    r"""Returns the data of samples, or nothing where fields have no data: sample i takes the data
+    of field i, and the samples after the last field begin again at the first field.
+
+    Arguments:
+        given: The data of the fields of all processes.
+        samples: The positions of the samples.
+        like: A tensor of the device of the result.
+    """
+    if not given:
+        return None
     size = len(next(iter(given.values())))
-    return take(given, torch.arange(start, start + n) % size)
+    rows = take(given, torch.tensor(samples) % size)
+    return rows and {name: value.to(like.device) for name, value in rows.items()}
 
 
 class Sampler(abc.ABC):
