@@ -100,6 +100,12 @@ class CLI(LightningCLI):
             },
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skipped = LightningCLI.subcommands()
+        skipped["predict"].add("return_predictions")  # a command returns nothing
+        return skipped
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
@@ -181,7 +187,7 @@ class CLI(LightningCLI):
             raise InputError(f"`namm {subcommand}` needs trained weights: give --ckpt_path.")
         if given is not None and not Path(given).is_file():
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
-        return kwargs
+        return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

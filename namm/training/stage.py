@@ -97,7 +97,8 @@ class Stage(L.LightningModule, abc.ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for term, value in self.losses(batch, "val").items():
-            if term not in self.validated:  # a mean over the fields of all processes, NaN if one is
+            # the mean over the fields of all processes, NaN where one value is
+            if term not in self.validated:
                 self.validated[term] = MeanMetric(nan_strategy=math.nan).to(value.device)
             mean: Any = self.validated[term]
             mean.update(value, len(batch["x"]))

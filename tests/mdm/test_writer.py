@@ -1,15 +1,22 @@
 """Written samples: each row belongs to its field."""
 
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
-from constraints import derive_seed
-from mdm import DPMSolver, SampleWriter
+from constraints import InputError, derive_seed
+from mdm import MDM, Denoiser, DPMSolver, GaussianDenoiser, Result, Sampler, SampleWriter
 from namm import space
+from tests.disk import small_disk
 from tests.mdm.small import tiny_mdm
 from tests.problems import Spawned, make_trainer, processes, tiny_data, tiny_denoiser
 
@@ -61,3 +68,87 @@ def test_two_processes_write_the_rows_of_one(tmp_path: Path) -> None:
 
     np.testing.assert_allclose(one["train"], both["train"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(one["val"][:3], both["val"], rtol=0, atol=1e-5)
+
+
+# files
+class Positions(list):
+    """The positions of fields of 32 x 32 points, as items of a data set."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__({"x": torch.zeros(1, 32, 32), "index": i} for i in range(n))
+
+
+def draw(file: Path, sampler: Sampler | None = None, rows: int = 20) -> dict[str, np.ndarray]:
+    stage = MDM(GaussianDenoiser(torch.eye(32)), sampler=sampler or DPMSolver(2))
+    loaders = [DataLoader(Positions(n), batch_size=8) for n in (rows, 4)]
+    trainer = make_trainer(file.parent, [SampleWriter(str(file))])
+    trainer.predict(stage, loaders, return_predictions=False)
+    with h5py.File(file) as found:
+        return {split: found[f"{split}/y"][:] for split in found}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Fatal(Sampler):
+    """A sampler whose process is killed before the second batch."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
+        self.batches += 1
+        if self.batches == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return DPMSolver(2)(denoiser, shape, seeds)
+
+
+def test_next_run_removes_the_parts_of_a_killed_one(tmp_path: Path) -> None:
+    file = tmp_path / "samples.h5"
+    expected = draw(file)
+    before = file.read_bytes()
+    child = multiprocessing.get_context("spawn").Process(target=draw, args=(file, Fatal()))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert names(tmp_path) == [".samples.h5.train.rank0.part", "samples.h5"]
+    assert file.read_bytes() == before
+    (tmp_path / ".samples.h5.val.rank3.part").write_bytes(b"of more processes")
+
+    found = draw(file)
+    assert names(tmp_path) == ["samples.h5"]
+    for split, rows in expected.items():
+        np.testing.assert_array_equal(found[split], rows)
+
+
+# a part takes 20 or 164 kB, the file at the end 100 or 180 kB
+@pytest.mark.parametrize(("rows", "size"), [(40, 100_000), (20, 90_000)], ids=["part", "merged"])
+def test_full_disk_leaves_the_file_that_was_there(tmp_path: Path, rows: int, size: int) -> None:
+    file = tmp_path / "samples.h5"
+    file.write_bytes(b"the samples before")
+
+    with small_disk(size), pytest.raises(InputError, match=rf"{file}.*cannot be written") as error:
+        draw(file, rows=rows)
+    assert "\n" not in str(error.value)
+    assert names(tmp_path) == ["samples.h5"]
+    assert file.read_bytes() == b"the samples before"
+    assert len(draw(file, rows=rows)["train"]) == rows
+
+
+class Skips(Positions):
+    """Positions of which one comes twice and another not at all."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self[1]["index"] = 2
+
+
+def test_field_without_a_sample_is_refused(tmp_path: Path) -> None:
+    stage = MDM(GaussianDenoiser(torch.eye(32)), sampler=DPMSolver(2))
+    loaders = [DataLoader(Skips(4), batch_size=2), DataLoader(Positions(2), batch_size=2)]
+    trainer = make_trainer(tmp_path, [SampleWriter(str(tmp_path / "samples.h5"))])
+
+    with pytest.raises(InputError, match=r"field 1 .*'train'"):
+        trainer.predict(stage, loaders, return_predictions=False)
+    assert names(tmp_path) == []
