@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mdm import MDM, DPMSolver, GaussianDenoiser, SampleWriter
-from namm import IdentityMirror
+from namm import MMD, IdentityMirror
 from tests.memory import Peak, alone
 from tests.problems import make_trainer
 
@@ -57,3 +57,20 @@ def test_memory_of_a_prediction_is_flat(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "samples.h5") as file:
         assert file["train/y"].shape == (20_000, 1, 64, 64) and file["val/y"].shape[0] == 512
         assert file["train/y"][-1].std() > 0.5
+
+
+def compare(n: int) -> float:
+    metric = MMD()
+    for real in (True, False):
+        metric.update(torch.randn(n, 1, 256), real=real)
+    peak = Peak()
+    assert metric.compute()["mean"].abs() < 0.01
+    return peak.growth()
+
+
+@pytest.mark.slow
+def test_memory_of_the_discrepancy_is_linear() -> None:
+    few, many = alone(compare, 2000), alone(compare, 8000)
+
+    # the matrix of all pairs takes 122 MiB for the few and 1950 MiB for the many, several times
+    assert 0 < many < few + 100 < 250

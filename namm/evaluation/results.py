@@ -20,10 +20,12 @@ def interval(computed: Mapping[str, Tensor]) -> dict[str, Any]:
     r"""Returns the value of a metric and its 95 % interval, as a row holds them.
 
     Arguments:
-        computed: The value as `mean`, and the half-width of the interval as `ci95`.
+        computed: The value as `mean`, and the half-width of the interval as `ci95`; the numbers of
+            data and of samples as `used`, where the metric leaves some of them out.
     """
     value, width = float(computed["mean"]), float(computed["ci95"])
-    return {"value": value, "ci95": [value - width, value + width]}
+    used = {"used": computed["used"].tolist()} if "used" in computed else {}
+    return {"value": value, "ci95": [value - width, value + width], **used}
 
 
 def write(
