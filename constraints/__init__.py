@@ -1,8 +1,8 @@
 r"""Constraints on fields, and the physics behind the constraints.
 
 This package is the lowest of the project: it imports none of the other packages. It also holds
-three things that every package needs: errors that are sentences, randomness that depends on a key
-alone, and files that are written whole.
+four things that every package needs: errors that are sentences, randomness that depends on a key
+alone, files that are written whole, and progress.
 """
 
 __all__ = [
@@ -42,7 +42,9 @@ __all__ = [
     "generator",
     "load_counter",
     "noise",
+    "progress",
     "save_counter",
+    "show_progress",
     "spectral",
     "take",
     "uniform",
@@ -50,6 +52,7 @@ __all__ = [
     "whole_hdf5",
 ]
 
+from .bars import progress, show_progress
 from .base import Constraint, Distance, Projection, Sum
 from .batch import Batch, Given, take
 from .brightness import TotalBrightness

@@ -5,7 +5,7 @@ __all__ = ["Generation"]
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, Given, InputError, check_range, derive_seed
+from constraints import Batch, Constraint, Given, InputError, check_range, derive_seed, progress
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
@@ -88,16 +88,18 @@ class Generation(Evaluation):
             result = self.sampler(self.denoiser, shape, seeds)
             return result, self._decode(result.y)
 
-        for k in range(0, len(mine), self.batch_samples):
-            part = mine[k : k + self.batch_samples]
-            seeds = [derive_seed(self.seed, "test", i) for i in part]
-            result, x_hat = self.account(self.denoiser, seeds, draw)
-            given = given_rows(fields, part, x_hat)
-            self.score("clean", x_hat, given)
-            if not torch.equal(result.noisy, result.y):
-                self.score("published", self._decode(result.noisy), given)
-            if k == 0:
-                self.pictures[self.method], self.pictures_given = x_hat, given
+        with progress(len(mine), "Drawing", "samples") as bar:
+            for k in range(0, len(mine), self.batch_samples):
+                part = mine[k : k + self.batch_samples]
+                seeds = [derive_seed(self.seed, "test", i) for i in part]
+                result, x_hat = self.account(self.denoiser, seeds, draw)
+                given = given_rows(fields, part, x_hat)
+                self.score("clean", x_hat, given)
+                if not torch.equal(result.noisy, result.y):
+                    self.score("published", self._decode(result.noisy), given)
+                if k == 0:
+                    self.pictures[self.method], self.pictures_given = x_hat, given
+                bar.update(len(part))
         super().on_test_epoch_end()
 
     @torch.no_grad()

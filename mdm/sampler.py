@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from constraints import Given, check_range, noise, take
+from constraints import Given, check_range, noise, progress, take
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -97,13 +97,15 @@ def chain(
     """
     template = denoiser.template
     y = mean = noise([(seed, "start") for seed in seeds], shape, template)
-    levels = descend(transition, denoiser.schedule, seeds)
-    for level in levels:
-        if level.k == 0:
-            y = mean = level.sigma_t * y
-            if origin is not None:
-                y = mean = y + level.alpha_t * origin
-        y, mean = advance(y, level)
+    levels = list(descend(transition, denoiser.schedule, seeds))
+    with progress(len(levels), f"Drawing a batch of {len(seeds)}", "steps") as bar:
+        for level in levels:
+            if level.k == 0:
+                y = mean = level.sigma_t * y
+                if origin is not None:
+                    y = mean = y + level.alpha_t * origin
+            y, mean = advance(y, level)
+            bar.update()
     return Result(mean, y)
 
 
@@ -218,13 +220,16 @@ class DPMSolver(Sampler):
         y = float(sigma[0]) * noise([(seed, "start") for seed in seeds], shape, template)
         y_hat = denoiser(y, times[0].to(y))
         direction = y_hat
-        for k in range(1, self.steps):
-            h = float(ratio[k] - ratio[k - 1])
-            shrink = float(sigma[k] / sigma[k - 1])
-            gain = float(alpha[k]) * -torch.expm1(torch.tensor(-h)).item()
-            y = shrink * y + gain * direction
-            before, y_hat = y_hat, denoiser(y, times[k].to(y))
-            # extrapolates the denoised field to the middle of the next interval
-            ahead = float(ratio[k + 1] - ratio[k]) if k + 1 < self.steps else 0.0
-            direction = y_hat + ahead / (2 * h) * (y_hat - before)
+        with progress(self.steps, f"Drawing a batch of {len(seeds)}", "steps") as bar:
+            bar.update()
+            for k in range(1, self.steps):
+                h = float(ratio[k] - ratio[k - 1])
+                shrink = float(sigma[k] / sigma[k - 1])
+                gain = float(alpha[k]) * -torch.expm1(torch.tensor(-h)).item()
+                y = shrink * y + gain * direction
+                before, y_hat = y_hat, denoiser(y, times[k].to(y))
+                # extrapolates the denoised field to the middle of the next interval
+                ahead = float(ratio[k + 1] - ratio[k]) if k + 1 < self.steps else 0.0
+                direction = y_hat + ahead / (2 * h) * (y_hat - before)
+                bar.update()
         return Result(y_hat, y_hat)

@@ -24,11 +24,12 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import distributed
 
-from constraints import InputError
+from constraints import InputError, show_progress
 
 from .. import EMA, Flops, Provenance, Stage
 from ..training.checkpoint import build_part
@@ -47,6 +48,7 @@ from .errors import CommandError, Interrupted
 from .explain import explain
 from .fill import fill
 from .plugins import load_plugins
+from .progress import LineProgress
 from .quiet import quiet
 
 # No configuration comes from the network, nor names what could run a program.
@@ -157,10 +159,16 @@ class CLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        plugins = self._get(self.config_init, "trainer")["plugins"] or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        config = self._get(self.config_init, "trainer")
+        plugins, callbacks = (
+            value if isinstance(value, list) else [value] if value else []
+            for value in (config["plugins"], config["callbacks"])
+        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
+        chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if config["enable_progress_bar"] is not False and not chosen and not sys.stdout.isatty():
+            self.trainer_defaults["callbacks"].append(LineProgress())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -190,8 +198,10 @@ class CLI(LightningCLI):
         return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
+        shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         try:
-            super()._run_subcommand(subcommand)
+            with show_progress(shown):
+                super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a KeyboardInterrupt with `sys.exit(1)`.
             terminated = isinstance(stop, SIGTERMException)
