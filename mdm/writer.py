@@ -2,6 +2,8 @@ r"""Samples of a prediction, as the file that fine-tuning reads."""
 
 __all__ = ["SampleWriter"]
 
+import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +33,8 @@ class SampleWriter(BasePredictionWriter):
         file: The path of the file; `samples.h5` in the run's folder if missing.
 
     Raises:
-        InputError: If the disk does not take the samples, or if the processes leave out a field.
+        InputError: If the disk has no space for the samples, or if no process has a sample for a
+            field.
     """
 
     def __init__(self, file: str | None = None) -> None:
@@ -61,6 +64,8 @@ class SampleWriter(BasePredictionWriter):
         self.row = np.dtype([("index", "<i8"), ("y", y.dtype, y.shape[1:])])
         rows = np.empty(len(y), self.row)
         rows["index"], rows["y"] = prediction["index"], y
+        if batch_idx == dataloader_idx == 0 and trainer.is_global_zero:
+            self._check_space(rows.nbytes * trainer.world_size * sum(trainer.num_predict_batches))
         with self._saving(), open(self._part(split, trainer.global_rank), "ab") as part:
             part.write(rows.tobytes())
 
@@ -82,6 +87,12 @@ class SampleWriter(BasePredictionWriter):
     ) -> None:
         if trainer.predicting:
             self._remove(f"{trainer.global_rank}.")
+
+    def _check_space(self, size: float) -> None:
+        free = shutil.disk_usage(self.file.parent).free
+        if free < 2 * size < math.inf:  # the parts and the file
+            need = f"needs {2 * size / 1e9:.2g} GB of free space, got {free / 1e9:.2g} GB"
+            raise InputError(f"'{self.file}' {need}: name a `file` on another disk.")
 
     def _part(self, split: str, rank: int) -> Path:
         return self.file.with_name(f".{self.file.name}.{split}.rank{rank}.part")

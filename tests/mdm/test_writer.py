@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -91,15 +93,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-class Fatal(Sampler):
-    """A sampler whose process is killed before the second batch."""
+class Counted(Sampler):
+    """A sampler that counts its batches, and whose process is killed at one of them."""
 
-    def __init__(self) -> None:
-        self.batches = 0
+    def __init__(self, fatal: int = 0) -> None:
+        self.batches, self.fatal = 0, fatal
 
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
         self.batches += 1
-        if self.batches == 2:
+        if self.batches == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         return DPMSolver(2)(denoiser, shape, seeds)
 
@@ -108,7 +110,9 @@ def test_next_run_removes_the_parts_of_a_killed_one(tmp_path: Path) -> None:
     file = tmp_path / "samples.h5"
     expected = draw(file)
     before = file.read_bytes()
-    child = multiprocessing.get_context("spawn").Process(target=draw, args=(file, Fatal()))
+    child = multiprocessing.get_context("spawn").Process(
+        target=draw, args=(file, Counted(fatal=2))
+    )
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
@@ -134,6 +138,24 @@ def test_full_disk_leaves_the_file_that_was_there(tmp_path: Path, rows: int, siz
     assert names(tmp_path) == ["samples.h5"]
     assert file.read_bytes() == b"the samples before"
     assert len(draw(file, rows=rows)["train"]) == rows
+
+
+def test_space_is_checked_before_the_second_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = Counted()
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    # 3 and 1 batches of 8 rows of 4 kB, twice
+    free = 2 * 4 * 8 * 4104 - 1
+    with pytest.raises(InputError, match=r"samples.h5.*0\.00026 GB.*0\.00026 GB"):
+        draw(tmp_path / "samples.h5", sampler)
+    assert sampler.batches == 1 and names(tmp_path) == []
+    free += 1
+    assert len(draw(tmp_path / "samples.h5")["train"]) == 20
 
 
 class Skips(Positions):
