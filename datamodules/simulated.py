@@ -21,7 +21,7 @@ from constraints import Constraint, InputError, Key, progress
 from .base import FieldData, check_sizes
 from .schema import compare, read_attributes, write_fields
 
-CHUNK = 500
+CHUNK = 100  # fields between two signs of progress
 ATTEMPTS = 10
 
 Coords = dict[str, tuple[Sequence[float] | np.ndarray, str]]
