@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch import distributed
+from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
 from constraints import InputError, derive_seed
@@ -25,7 +27,7 @@ from tests.problems import Spawned, make_trainer, processes, tiny_data, tiny_den
 
 # predictions
 def predict(folder: Path, name: str, batch_size: int, **options: Any) -> dict[str, np.ndarray]:
-    stage = tiny_mdm(seed=7)
+    stage = tiny_mdm(seed=7, sampler=options.pop("sampler", DPMSolver(3)))
     stage.denoiser.std.fill_(0.3)
     writer = SampleWriter(str(folder / "out" / name))
     trainer = make_trainer(folder, [writer], **options.pop("trainer", {}))
@@ -70,6 +72,35 @@ def test_two_processes_write_the_rows_of_one(tmp_path: Path) -> None:
 
     np.testing.assert_allclose(one["train"], both["train"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(one["val"][:3], both["val"], rtol=0, atol=1e-5)
+
+
+class Fatal(DPMSolver):
+    """A sampler that kills the second of several processes after its first batch."""
+
+    batches = 0
+
+    def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
+        self.batches += 1
+        if self.batches == 2 and distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(denoiser, shape, seeds)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_next_run_removes_the_parts_of_several_processes(tmp_path: Path) -> None:
+    one = predict(tmp_path, "a.h5", batch_size=2)
+    before = (tmp_path / "out" / "a.h5").read_bytes()
+    two = {"devices": 2, "strategy": Spawned()}
+    with processes(), pytest.raises(ProcessExitedException):
+        predict(tmp_path, "a.h5", batch_size=2, trainer=two, sampler=Fatal(3))
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert ".a.h5.train.rank1.part" in left
+    assert (tmp_path / "out" / "a.h5").read_bytes() == before
+
+    again = predict(tmp_path, "a.h5", batch_size=2)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.h5"]
+    assert all(np.array_equal(one[split], again[split]) for split in one)
 
 
 # files
