@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, Key, progress
+from constraints import Constraint, InputError, Key, PositiveInt, Seed, progress
 
 from .base import FieldData, check_sizes
 from .schema import compare, read_attributes, write_fields
@@ -53,8 +53,8 @@ class SimulatedData(FieldData, abc.ABC):
         self,
         constraint: Constraint,
         file: str,
-        sizes: dict[str, int] | None = None,
-        seed: int = 0,
+        sizes: dict[str, PositiveInt] | None = None,
+        seed: Seed = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, file, seed=seed, **kwargs)

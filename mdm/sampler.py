@@ -6,12 +6,12 @@ import abc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
-from constraints import Given, check_range, noise, progress, take
+from constraints import Given, OpenShare, Range, Ranged, noise, progress, take
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -155,7 +155,7 @@ def given_rows(given: Given | None, samples: Sequence[int], like: Tensor) -> Giv
     return rows and {name: value.to(like.device) for name, value in rows.items()}
 
 
-class Sampler(abc.ABC):
+class Sampler(Ranged, abc.ABC):
     r"""Base of all samplers."""
 
     @abc.abstractmethod
@@ -206,9 +206,11 @@ class DPMSolver(Sampler):
         end: The last time at which it is called, above 0.
     """
 
-    def __init__(self, steps: int = 20, end: float = 1e-3) -> None:
-        check_range(self, "[2, inf)", steps=steps)
-        check_range(self, "(0, 1)", end=end)
+    def __init__(
+        self,
+        steps: Annotated[int, Range("[2, inf)")] = 20,
+        end: OpenShare = 1e-3,
+    ) -> None:
         self.steps, self.end = steps, end
 
     @torch.no_grad()

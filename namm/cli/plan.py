@@ -12,11 +12,16 @@ from shlex import join
 from typing import Any
 
 from ..training.io import atomic
+from ..training.records import read_record
 from ..training.weights import find, is_record
 from . import lightning as cli
-from .configs import Problem, file_of, mapped, runs_of
+from .configs import mapped, problem_at, runs_of
 from .errors import CommandError
-from .reader import refuse
+
+RECORDS: dict[str, dict[str, type]] = {  # the keys of the records of a stage
+    "started.json": {"key": str, "inputs": dict, "config": dict, "begun": float, "spent": float},
+    "finished.json": {"key": str, "seconds": float},
+}
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Job:
 
     def read(self, name: str) -> dict[str, Any]:
         file = self.folder / name
-        return json.loads(file.read_text("utf-8")) if file.exists() else {}
+        return read_record(file, **RECORDS[name]) if file.exists() else {}
 
     def write(self, name: str, **content: Any) -> None:
         content = {"command": f"namm {join(self.argv)}", "key": self.key, **content}
@@ -59,13 +64,7 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Job
             that would make them. A stage that needs weights of which only the record is shipped
             is left out, and a line says so.
     """
-    path = file_of(problem, scale)
-    others = path.parent.glob(f"{file_of(problem, None).stem}.*.yaml")
-    scales = sorted(other.name.split(".")[-2] for other in others)
-    if scale and scales and not path.is_file():
-        mistake = f"{problem} has no scale '{scale}'; its scales: {', '.join(scales)}"
-        refuse("", mistake, "", scale, scales)
-    file = Problem(path)
+    file = problem_at(problem, scale)
     jobs: list[Job] = []
     for name, stage in file.stages.items():
         verb, config = stage["verb"], file.config(name)

@@ -11,6 +11,7 @@ from constraints import InputError
 
 from ..evaluation.results import markdown, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
+from ..training.records import damaged, read_record
 from .figure import Spent, draw
 from .parser import VerbParser
 
@@ -18,6 +19,7 @@ COLUMNS = (
     *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
     *("mmd", "spread", "spectrum", "cycle"),
 )
+ROW = ("task", "method", "protocol", "metric", "value", "ci95", "n", "calls", "vjps", "flops")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,9 +46,7 @@ def report(folder: Path, runs: Path | None = None) -> None:
         InputError: If no stage below it has results, if the results are those of several problems,
             or if two stages have results of the same method in the same task.
     """
-    stages = {
-        p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))
-    }
+    stages = {path.parent: read_results(path) for path in sorted(folder.glob("*/**/results.json"))}
     if problems := [path for path, results in stages.items() if "stages" in results]:
         raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
@@ -73,13 +73,26 @@ def report(folder: Path, runs: Path | None = None) -> None:
     tasks = sorted({row["task"] for row in rows})
     tables = [task_table(rows, task, spent[task]) for task in tasks]
     tables += [training_table(trained)] if trained else []
-    text = "\n\n".join(tables)
+    notes = [note for results in stages.values() for note in results.get("notes", [])]
+    unknown = [row for row in rows if row["value"] is None]
+    notes += [f"{row['method']}, {row['metric']}: {row['reason']}." for row in unknown]
+    text = "\n\n".join([*tables, *dict.fromkeys(notes)])
     (folder / "report.md").write_text(text + "\n")
     draw(stages, rows, trained, spent).savefig(folder / "report.png", dpi=170)
     print(f"\n{text}\n")
     names = {"results": "results.json", "report": "report.md", "figure": "report.png"}
     for kind, name in names.items():
         print(f"{kind:8} {folder / name}")
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    r"""Returns the content of a `results.json`, or refuses a damaged one."""
+    results = read_record(file, rows=list)
+    of_stage = "stages" in results or isinstance(results.get("config"), dict)
+    known = all(isinstance(row, dict) and {*ROW} <= {*row} for row in results["rows"])
+    if not (of_stage and known and results["rows"]):
+        raise damaged(file, f"lacks a row, the configuration, or one of {', '.join(ROW)}")
+    return results
 
 
 def unique(stages: Results) -> list[dict[str, Any]]:
@@ -125,7 +138,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
         lower = ""
         if method != "data":
             reference = references.setdefault(protocol, one["value"])
-            lower = f"{reference / one['value']:.2g}" if reference > 0 and one["value"] > 0 else ""
+            lower = f"{reference / one['value']:.2g}" if reference and one["value"] else ""
         values.insert(1, lower)
         figures = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         figures += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]

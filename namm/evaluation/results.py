@@ -3,6 +3,7 @@ r"""The rows of results: as JSON in a file, as cells and as tables of Markdown."
 __all__ = ["half_width", "interval", "markdown", "with_half_width", "write"]
 
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,10 +22,14 @@ def interval(computed: Mapping[str, Tensor]) -> dict[str, Any]:
 
     Arguments:
         computed: The value as `mean`, and the half-width of the interval as `ci95`; the numbers of
-            data and of samples as `used`, where the metric leaves some of them out.
+            data and of samples as `used`, where the metric leaves some of them out. A value that
+            is not finite becomes None, with a `reason`.
     """
     value, width = float(computed["mean"]), float(computed["ci95"])
     used = {"used": computed["used"].tolist()} if "used" in computed else {}
+    if not math.isfinite(value + width):
+        reason = f"the mean is {value} ± {width}: a field is not finite, or fields do not differ"
+        return {"value": None, "ci95": None, "reason": reason, **used}
     return {"value": value, "ci95": [value - width, value + width], **used}
 
 
@@ -32,6 +37,7 @@ def write(
     folder: Path,
     rows: list[dict[str, Any]],
     config: Any,
+    notes: list[str],
     device: torch.device,
     fields: Mapping[str, Tensor],
     given: Given | None = None,
@@ -43,12 +49,14 @@ def write(
         folder: The folder of the test stage.
         rows: The rows of the results.
         config: The configuration of the test stage.
+        notes: The sentences that a reader must know.
         device: The device on which the samples were made.
         fields: The fields by title, each with shape `(B, C, *S)`.
         given: The data of the first fields, for the constraint.
     """
     results = {
         "rows": rows,
+        "notes": notes,
         "config": config,
         "environment": {
             "torch": torch.__version__,
@@ -76,7 +84,7 @@ def half_width(row: dict[str, Any]) -> float:
 
 def with_half_width(row: dict[str, Any]) -> str:
     r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
-    return f"{row['value']:.3g} ± {half_width(row):.1g}"
+    return "none" if row["value"] is None else f"{row['value']:.3g} ± {half_width(row):.1g}"
 
 
 def markdown(lines: Iterable[Iterable[Any]]) -> str:
