@@ -24,7 +24,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from constraints import Constraint, Finding, InputError, check, noise
+from constraints import Constraint, Finding, InputError, check, noise, show_progress
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
@@ -157,7 +157,8 @@ def simulate(config: str) -> str:
         data = parser.instantiate(options).data
     if not isinstance(data, FieldData):
         raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")
-    data.prepare_data()
+    with show_progress():
+        data.prepare_data()
     return data.file
 
 

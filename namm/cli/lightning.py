@@ -24,11 +24,12 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import distributed
 
-from constraints import InputError, check_range
+from constraints import InputError, check_range, show_progress
 
 from .. import EMA, Flops, Provenance, Stage
 from ..training.checkpoint import build_part
@@ -48,6 +49,7 @@ from .exchange import kept_arguments
 from .explain import explain
 from .fill import fill
 from .plugins import load_plugins
+from .progress import LineProgress
 from .quiet import quiet
 
 # No configuration comes from the network, nor names what could run a program.
@@ -109,6 +111,12 @@ class CLI(LightningCLI):
             },
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skipped = LightningCLI.subcommands()
+        skipped["predict"].add("return_predictions")  # a command returns nothing
+        return skipped
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
@@ -165,10 +173,16 @@ class CLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        plugins = self._get(self.config_init, "trainer")["plugins"] or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        config = self._get(self.config_init, "trainer")
+        plugins, callbacks = (
+            value if isinstance(value, list) else [value] if value else []
+            for value in (config["plugins"], config["callbacks"])
+        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
+        chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if config["enable_progress_bar"] is not False and not chosen and not sys.stdout.isatty():
+            self.trainer_defaults["callbacks"].append(LineProgress())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -197,11 +211,13 @@ class CLI(LightningCLI):
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
         if subcommand == "predict" and type(self.model).predict_step is UNDEFINED:
             raise InputError(f"{type(self.model).__name__} draws no samples: predict with a MDM.")
-        return kwargs
+        return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
+        shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         try:
-            super()._run_subcommand(subcommand)
+            with show_progress(shown):
+                super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a KeyboardInterrupt with `sys.exit(1)`.
             terminated = isinstance(stop, SIGTERMException)
