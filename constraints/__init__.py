@@ -1,8 +1,8 @@
 r"""Constraints on fields, and the physics behind the constraints.
 
 This package is the lowest of the project: it imports none of the other packages. It also holds
-two things that every package needs: errors that are sentences, and randomness that depends on a
-key alone.
+three things that every package needs: errors that are sentences, randomness that depends on a key
+alone, and files that are written whole.
 """
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "spectral",
     "take",
     "uniform",
+    "whole_file",
 ]
 
 from .base import Constraint, Distance, Projection, Sum
@@ -55,6 +56,7 @@ from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
 from .errors import InputError, check_fields, check_range
+from .files import whole_file
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial

@@ -35,6 +35,10 @@ class SampleWriter(BasePredictionWriter):
         if stage == "predict":
             self.file.parent.mkdir(parents=True, exist_ok=True)
 
+    def outputs(self, verb: str, folder: Path) -> list[Path]:
+        r"""Returns the files that a command writes, for `namm.training.record.Producer`."""
+        return [Path(self.path or folder / "samples.h5")] if verb == "predict" else []
+
     def write_on_epoch_end(
         self,
         trainer: L.Trainer,
