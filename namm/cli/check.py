@@ -28,6 +28,7 @@ from constraints import Constraint, Finding, InputError, check, noise
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
+from ..training.record import REPLACE, check_absent
 from .configs import expand, is_problem, stage_of
 from .errors import CommandError
 from .explain import explain
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     """
     load_plugins()
     options, constraint = parse(argv)
+    check_absent([Path(options.json)] if options.json is not None else [], options.replace)
     if options.data is not None:
         described = options.data.partition("::")[0].endswith((".yaml", ".yml"))
         file = simulate(options.data) if described else options.data
@@ -108,6 +110,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     )
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of all noise.")
     parser.add_argument("--json", type=str | None, help="A file to write the findings to.")
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
 
     argv = parts(argv)
     if argv and not argv[0].startswith("-"):

@@ -1,6 +1,6 @@
 r"""The stages of a problem, read and parsed: each is a job, one plain command of `namm`."""
 
-__all__ = ["Job", "changes", "flat", "plan", "reads"]
+__all__ = ["STEPS", "Job", "changes", "flat", "plan", "reads"]
 
 import json
 import re
@@ -17,6 +17,9 @@ from . import lightning as cli
 from .configs import Problem, file_of, mapped, runs_of
 from .errors import CommandError
 from .reader import refuse
+
+STEPS = ("max_steps", "max_epochs")
+NO_WORK = re.compile(r"started\.json|events\.out\.tfevents\..*|\.namm\.lock|\..*\.part")
 
 
 @dataclass
@@ -35,8 +38,20 @@ class Job:
 
     @property
     def key(self) -> str:
-        content = json.dumps([self.argv[0], self.config, self.inputs], sort_keys=True, default=str)
+        r"""The hash of what the results depend on. A training for more steps or for fewer has the
+        same key, since it goes on."""
+        verb, config = self.argv[0], self.config
+        if verb == "fit":
+            trainer = {k: v for k, v in config["trainer"].items() if k not in STEPS}
+            config = {**config, "trainer": trainer}
+        content = json.dumps([verb, config, self.inputs], sort_keys=True, default=str)
         return sha256(content.encode()).hexdigest()
+
+    def files(self) -> dict[Path, int]:
+        r"""Returns the files in the folder of the stage that its work left, and the times at which
+        they were written."""
+        found = (file for file in self.folder.rglob("*") if file.is_file())
+        return {f: f.stat().st_mtime_ns for f in found if not NO_WORK.fullmatch(f.name)}
 
     def read(self, name: str) -> dict[str, Any]:
         file = self.folder / name

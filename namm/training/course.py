@@ -52,5 +52,5 @@ def check_course(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
     # as text, since a limit of 1 is a batch, and of 1.0 all batches
     if names := [n for n in own if old.get(n) is not None and str(old[n]) != str(own[n])]:
         theirs, ours = (", ".join(f"{n} {side[n]}" for n in names) for side in (old, own))
-        advice = "give the former again, or train from the beginning in another folder"
-        raise InputError(f"The checkpoint was trained with {theirs}, this training has {ours}: {advice}.")
+        mistake = f"The checkpoint was trained with {theirs}, this training has {ours}"
+        raise InputError(f"{mistake}: give the former again, or train afresh in another folder.")
