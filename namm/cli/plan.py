@@ -40,11 +40,9 @@ class Job:
     def key(self) -> str:
         r"""The hash of what the results depend on. A training for more steps or for fewer has the
         same key, since it goes on."""
-        verb, config = self.argv[0], self.config
-        if verb == "fit":
-            trainer = {k: v for k, v in config["trainer"].items() if k not in STEPS}
-            config = {**config, "trainer": trainer}
-        content = json.dumps([verb, config, self.inputs], sort_keys=True, default=str)
+        trainer = {k: v for k, v in self.config.get("trainer", {}).items() if k not in STEPS}
+        config = {**self.config, "trainer": trainer}
+        content = json.dumps([self.argv[0], config, self.inputs], sort_keys=True, default=str)
         return sha256(content.encode()).hexdigest()
 
     def files(self) -> dict[Path, int]:
