@@ -59,8 +59,8 @@ def check_absent(files: Iterable[Path], replace: bool | None = False) -> None:
         replace: Whether the user allows it; `None` of a command that never replaces a file.
     """
     if not replace and (there := [file for file in files if file.exists()]):
-        option = "" if replace is None else ", or give --replace"
-        raise InputError(f"{there[0]} is there already: move it away{option}.")
+        advice = "another run folder" if replace is None else "--replace"
+        raise InputError(f"{there[0]} is there already: move it away, or give {advice}.")
 
 
 def log_files(folder: Path) -> set[Path]:

@@ -16,7 +16,7 @@ from constraints import Burgers, InputError
 from mdm import DPMSolver, load_denoiser
 from namm import NAMM, Flops, Provenance, load_mirror, load_part, space
 from namm.cli.main import main
-from namm.evaluation.shipping import BEGIN, END
+from namm.evaluation.shipping import BEGIN
 from namm.evaluation.training_costs import compute, shipped, training
 from namm.training.checkpoint import build_part, read_checkpoint
 from namm.training.weights import ROOT, holds_weights, pack
@@ -241,45 +241,6 @@ def test_same_run_gives_the_same_bytes_and_a_card_that_says_so(
         assert digest == hashlib.sha256((card.parent / name).read_bytes()).hexdigest()
     assert "| finetune | the maps, with f fine-tuned on samples of that model | 3 |" in text
     assert "`namm run configs/burgers.yaml --scale tiny --pretrained`" in text
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("# Mine\r\n\n# Trained models of others\n\nSee below.\n", ""),
-        ("# Mine\n", "\n## After\n# Trained models of mine\n"),
-        (f"{BEGIN}\nAn open mark.\n", f"\nA closed mark.\n{END}\n"),
-    ],
-)
-def test_card_replaces_nothing_but_the_card(
-    problem: Path, tmp_path: Path, before: str, after: str
-) -> None:
-    card = tmp_path / "README.md"
-    card.write_bytes(before.encode())
-    assert main(["ship", str(RUNS), str(tmp_path)]) is None
-    text = card.read_bytes().decode()
-    assert text.startswith(before) and text.count("The averaged weights") == 1
-
-    card.write_bytes(f"{text}{after}".encode())
-    assert main(["ship", str(RUNS), str(tmp_path), "--half", "--replace"]) is None
-    again = card.read_bytes().decode()
-    assert again.startswith(before) and again.endswith(f"{END}\n{after}")
-    assert again.count("The averaged weights") == 1 and "in float16" in again
-
-
-def test_other_weights_are_not_replaced_unasked(
-    problem: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def content() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    assert main(["ship", str(RUNS), str(tmp_path)]) is None
-    before = content()
-    assert main(["ship", str(RUNS), str(tmp_path), "--half"]) == 1
-    assert "safetensors is there already: move it away, or give --repl" in capsys.readouterr().err
-    assert content() == before
-    assert main(["ship", str(RUNS), str(tmp_path), "--half", "--replace"]) is None
-    assert content().keys() == before.keys() and content() != before
 
 
 def test_card_promises_no_more_than_there_are_files_for(problem: Path, tmp_path: Path) -> None:
