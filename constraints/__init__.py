@@ -8,6 +8,7 @@ alone, and files that are written whole.
 __all__ = [
     "Ball",
     "Batch",
+    "BelowOne",
     "Box",
     "Burgers",
     "Constraint",
@@ -19,25 +20,38 @@ __all__ = [
     "Finding",
     "Given",
     "InputError",
+    "Integer",
     "Key",
     "Linear",
     "MinimumHeight",
+    "Natural",
     "NavierStokes",
+    "NonNegativeFloat",
     "Obstacle",
+    "OpenShare",
     "Periodic",
     "PlanarArm",
     "Polynomial",
+    "PositiveFloat",
+    "PositiveInt",
     "Projection",
+    "Range",
+    "Ranged",
+    "Real",
     "Reflection",
     "Rotation",
+    "Seed",
+    "Share",
     "Simplex",
     "Spiral",
     "Sum",
     "TotalBrightness",
     "Waypoints",
     "check",
+    "check_arguments",
     "check_fields",
     "check_range",
+    "check_result",
     "derive_seed",
     "generator",
     "load_counter",
@@ -55,12 +69,28 @@ from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
-from .errors import InputError, check_fields, check_range
+from .errors import InputError, check_fields, check_result
 from .files import whole_file
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial
 from .random import Key, derive_seed, generator, noise, uniform
+from .ranges import (
+    BelowOne,
+    Integer,
+    Natural,
+    NonNegativeFloat,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Ranged,
+    Real,
+    Seed,
+    Share,
+    check_arguments,
+    check_range,
+)
 from .sets import Ball, Box, ConvexSet, Linear, Simplex
 from .spiral import Spiral
 from .symmetry import Periodic, Reflection, Rotation

@@ -28,11 +28,12 @@ from constraints import Constraint, Finding, InputError, check, noise
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
-from ..training.record import REPLACE, check_absent
+from ..training.record import check_absent
 from .configs import expand, is_problem, stage_of
 from .errors import CommandError
 from .explain import explain
 from .lightning import constructing
+from .parser import REPLACE
 from .plugins import load_plugins
 from .reader import read_config
 from .shapes import check_keys

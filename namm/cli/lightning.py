@@ -40,11 +40,11 @@ from ..training.io import (
     run_folder,
     step,
 )
-from ..training.record import REPLACE
 from .configs import expand
 from .errors import CommandError, Interrupted
 from .explain import explain
 from .fill import fill
+from .parser import REPLACE
 from .plugins import load_plugins
 from .quiet import quiet
 from .record import SaveConfig, recorded

@@ -14,9 +14,9 @@ from constraints import InputError
 from ..evaluation.results import markdown, png, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
 from ..training.io import write_together
-from ..training.record import REPLACE, check_absent, locked
+from ..training.record import check_absent, locked
 from .figure import Spent, draw
-from .parser import VerbParser
+from .parser import REPLACE, VerbParser
 
 RESULTS = "results.json"
 REPORT = (RESULTS, "report.md", "report.png")
@@ -83,7 +83,10 @@ def report(folder: Path, runs: Path | None = None, replace: bool = False) -> Non
     tasks = sorted({row["task"] for row in rows})
     tables = [task_table(rows, task, spent[task]) for task in tasks]
     tables += [training_table(trained)] if trained else []
-    text = "\n\n".join(tables)
+    notes = [note for results in stages.values() for note in results.get("notes", [])]
+    unknown = [row for row in rows if row["value"] is None]
+    notes += [f"{row['method']}, {row['metric']}: {row['reason']}." for row in unknown]
+    text = "\n\n".join([*tables, *dict.fromkeys(notes)])
     figure = png(draw(stages, rows, trained, spent), 170)
     drawn = {"report.md": f"{text}\n".encode(), "report.png": figure}
     gathered["sha256"] = {name: digest(content) for name, content in drawn.items()}
@@ -164,7 +167,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
         lower = ""
         if method != "data":
             reference = references.setdefault(protocol, one["value"])
-            lower = f"{reference / one['value']:.2g}" if reference > 0 and one["value"] > 0 else ""
+            lower = f"{reference / one['value']:.2g}" if reference and one["value"] else ""
         values.insert(1, lower)
         figures = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         figures += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]

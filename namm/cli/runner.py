@@ -13,7 +13,6 @@ another stage reads it, is `pretrained/PROBLEM/STAGE.safetensors`.
 __all__ = ["main", "run_once"]
 
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,10 +25,10 @@ from shlex import join
 from constraints import InputError
 
 from ..training.io import atomic
-from ..training.record import REPLACE, locked
+from ..training.record import locked
 from . import lightning as cli
 from .errors import CommandError, Interrupted
-from .parser import VerbParser
+from .parser import parse_run
 from .plan import STEPS, Job, flat, plan
 from .reader import refuse
 from .report import REPORT, report
@@ -41,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     Arguments:
         argv: The options of the verb.
     """
-    options = parse(argv)
+    options = parse_run(argv)
     again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
     again += " --pretrained" if options.pretrained else ""
     jobs = plan(options.problem, options.scale, options.pretrained)
@@ -78,23 +77,6 @@ def main(argv: Sequence[str]) -> None:
                 again += f" --to {options.last}" if options.last else ""
                 message = f"'{job.name}' was stopped. To continue:\n  {again}"
                 raise Interrupted(message, stop.code) from stop
-
-
-def parse(argv: Sequence[str]) -> Namespace:
-    r"""Returns the options of the verb."""
-    parser = VerbParser(prog="namm run", description="Run the stages of a problem in order.")
-    parser.add_argument("problem", type=Path, help="its file, configs/burgers.yaml")
-    parser.add_argument("--scale", help="demo for configs/burgers.demo.yaml")
-    parser.add_argument(
-        "--pretrained", action="store_true", help="train nothing, take the shipped weights"
-    )
-    parser.add_argument(
-        "--from", dest="first", metavar="STAGE", help="run this stage and all after it afresh"
-    )
-    parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
-    parser.add_argument("--replace", action="store_true", help=REPLACE)
-    parser.add_argument("--dry-run", action="store_true", help="show the commands, run none")
-    return parser.parse_args(argv)
 
 
 def difference(job: Job) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evaluation.shipping import ship
-from ..training.record import REPLACE
 from ..training.weights import STAGES
-from .parser import VerbParser
+from .parser import REPLACE, VerbParser
 
 
 def main(argv: Sequence[str]) -> None:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError
+from constraints import Constraint, Given, InputError, Ranged, Seed
 
 from ..description import plain_data
 from ..mirror import Mirror
@@ -25,14 +26,14 @@ from .scores import Scores
 T = TypeVar("T")
 
 
-class Evaluation(L.LightningModule, abc.ABC):
+class Evaluation(Ranged, L.LightningModule, abc.ABC):
     r"""Base of the test stages.
 
     Arguments:
         mirror: The maps of the mirror space in which the diffusion model works.
         constraint: The constraint by which fields are judged.
         task: The name of the task in the results.
-        method: The name of the method in the results.
+        method: The name of the method in the results, not `data`.
         seed: The seed of the samples.
     """
 
@@ -41,9 +42,11 @@ class Evaluation(L.LightningModule, abc.ABC):
     scores: Scores
 
     def __init__(
-        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: int
+        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: Seed
     ) -> None:
         super().__init__()
+        if method == "data":
+            raise InputError("The method 'data' is the row of the data: give another name.")
         self.mirror, self.constraint = mirror, constraint
         self.task, self.method, self.seed = task, method, seed
         self.scores = Scores()
@@ -129,13 +132,19 @@ class Evaluation(L.LightningModule, abc.ABC):
         floor = {"metric": "distance", **interval(self.scores.floor.compute()), **data}
         return [*rows, {**common, "method": "data", "protocol": "clean", **floor}]
 
+    def notes(self) -> list[str]:
+        r"""Returns sentences about the results which a reader must know. None by default."""
+        return []
+
     def _sum(self, value: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
 
     def on_test_epoch_end(self) -> None:
-        rows = self.rows()
+        rows, notes = self.rows(), self.notes()
+        for note in notes:
+            rank_zero_warn(note)
         for row in rows:
-            if row["method"] == self.method:
+            if row["method"] == self.method and row["value"] is not None:
                 self.log(f"test/{row['protocol']}/{row['metric']}", row["value"], sync_dist=True)
         folder = run_folder(self.trainer)  # which the processes must ask for together
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -143,4 +152,4 @@ class Evaluation(L.LightningModule, abc.ABC):
         given = self.pictures_given
         figure = field_grid(self.pictures, self.constraint, mirror=("measured",), given=given)
         config = plain_data(dict(self.hparams))
-        write(folder, rows, config, self.device, figure, self.pictures, given)
+        write(folder, rows, config, notes, self.device, figure, self.pictures, given)

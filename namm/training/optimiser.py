@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from constraints import InputError, check_range
+from constraints import BelowOne, InputError, Natural, NonNegativeFloat, check_arguments
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,13 @@ class Optimiser:
         InputError: If a number is out of its range.
     """
 
-    lr: float
-    beta1: float
-    warmup: int = 0
+    lr: NonNegativeFloat
+    beta1: BelowOne
+    warmup: Natural = 0
     decay: bool = False
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", lr=self.lr, warmup=self.warmup)
-        check_range(self, "[0, 1)", beta1=self.beta1)
+        check_arguments(type(self), vars(self))
 
     def build(self, parameters: Iterable[Tensor], steps: float) -> OptimizerLRScheduler:
         r"""Returns Adam and its schedule, as `LightningModule.configure_optimizers` returns them.

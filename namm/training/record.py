@@ -1,7 +1,7 @@
 r"""The record of a run: nothing that is there is replaced unasked, and one command at a time works
 in a folder."""
 
-__all__ = ["REPLACE", "Producer", "check_absent", "fresh_logs", "locked", "log_files", "outputs"]
+__all__ = ["Producer", "check_absent", "fresh_logs", "locked", "log_files", "outputs"]
 
 import fcntl
 import os
@@ -17,7 +17,6 @@ from constraints import InputError
 
 from .io import run_folder
 
-REPLACE = "Replace the files that are there."
 LOCK = ".namm.lock"
 LOGS = "events.out.tfevents.*"
 _held: dict[Path, int] = {}  # the open lock files of this process by their folders
