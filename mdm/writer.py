@@ -36,7 +36,7 @@ class SampleWriter(BasePredictionWriter):
             self.file.parent.mkdir(parents=True, exist_ok=True)
 
     def outputs(self, verb: str, folder: Path) -> list[Path]:
-        r"""Returns the files that a command writes, for `namm.training.record.Producer`."""
+        r"""Returns the files that a command writes, for `namm.training.folder.Producer`."""
         return [Path(self.path or folder / "samples.h5")] if verb == "predict" else []
 
     def write_on_epoch_end(

@@ -166,7 +166,7 @@ def process(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
 def busy(folder: Path) -> Iterator[subprocess.Popen[str]]:
     r"""Keeps the lock of a folder in another process, which is killed at the end."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom namm.training.record import locked\n"
+        "import sys\nfrom pathlib import Path\nfrom namm.training.folder import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

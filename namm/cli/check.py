@@ -27,8 +27,8 @@ from torch import Tensor
 from constraints import Constraint, Finding, InputError, check, noise
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
+from ..training.folder import check_absent
 from ..training.io import atomic
-from ..training.record import check_absent
 from .configs import expand, is_problem, stage_of
 from .errors import CommandError
 from .explain import explain

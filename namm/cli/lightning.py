@@ -44,10 +44,10 @@ from .configs import expand
 from .errors import CommandError, Interrupted
 from .explain import explain
 from .fill import fill
+from .folder import SaveConfig, working
 from .parser import REPLACE
 from .plugins import load_plugins
 from .quiet import quiet
-from .record import SaveConfig, recorded
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
@@ -172,7 +172,7 @@ class CLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         given, replace = (self._get(self.config, key) for key in ("ckpt_path", "replace"))
         try:
-            with recorded(self.trainer, self.model, subcommand, given, replace):
+            with working(self.trainer, self.model, subcommand, given, replace):
                 super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a KeyboardInterrupt with `sys.exit(1)`.

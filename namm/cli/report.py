@@ -13,8 +13,8 @@ from constraints import InputError
 
 from ..evaluation.results import markdown, png, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
+from ..training.folder import check_absent, locked
 from ..training.io import write_together
-from ..training.record import check_absent, locked
 from .figure import Spent, draw
 from .parser import REPLACE, VerbParser
 

@@ -24,8 +24,8 @@ from shlex import join
 
 from constraints import InputError
 
+from ..training.folder import locked
 from ..training.io import atomic
-from ..training.record import locked
 from . import lightning as cli
 from .errors import CommandError, Interrupted
 from .parser import parse_run
@@ -187,16 +187,15 @@ def run(job: Job, replace: bool = False) -> float:
 
 @contextmanager
 def started(job: Job) -> Iterator[None]:
-    r"""Leaves the record of the start of a stage as it was if the stage fails before it has done
-    anything."""
-    record, files = job.folder / "started.json", job.files()
-    before = record.read_bytes() if record.exists() else None
+    r"""Leaves `started.json` as it was if the stage fails before it has done anything."""
+    file, files = job.folder / "started.json", job.files()
+    before = file.read_bytes() if file.exists() else None
     try:
         yield
     except BaseException:
         if job.files() == files:
-            record.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             if before is not None:
-                with atomic(record) as out:
+                with atomic(file) as out:
                     out.write(before)
         raise

@@ -57,7 +57,7 @@ class Evaluation(Ranged, L.LightningModule, abc.ABC):
         return Origin(self.constraint, self.mirror, diffusion=True)
 
     def outputs(self, verb: str, folder: Path) -> list[Path]:
-        r"""Returns the files that a command writes, for `namm.training.record.Producer`."""
+        r"""Returns the files that a command writes, for `namm.training.folder.Producer`."""
         return [folder / name for name in FILES] if verb == "test" else []
 
     @property

@@ -19,8 +19,8 @@ import yaml
 from constraints import InputError
 
 from ..training.checkpoint import read_checkpoint
+from ..training.folder import check_absent, locked
 from ..training.io import LAST, write_together
-from ..training.record import check_absent, locked
 from ..training.weights import ROOT, STAGES, is_record, pack
 from .results import markdown
 from .training_costs import cost_cells, facts, training

@@ -105,7 +105,7 @@ class Counting(Stage):
         }
 
     def outputs(self, verb: str, folder: Path) -> list[Path]:
-        r"""Returns the files that a command writes, for `namm.training.record.Producer`."""
+        r"""Returns the files that a command writes, for `namm.training.folder.Producer`."""
         return [folder / name for name in FILES] if verb == "test" else []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:

@@ -74,7 +74,7 @@ def test_stage_that_was_killed_before_its_first_step_is_the_same_stage(
     assert step("first") == 3
 
 
-def test_refused_resume_leaves_the_record_of_the_stage(
+def test_refused_resume_leaves_the_folder_of_the_stage(
     stages: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*RUN, "--to", "first"]) is None

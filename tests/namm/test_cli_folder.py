@@ -1,4 +1,4 @@
-"""The record of a command: nothing is replaced unasked, and a resumed training is the same one."""
+"""The folder of a command: no file is replaced unasked, and a resumed training is the same."""
 
 import signal
 import subprocess
@@ -143,6 +143,17 @@ def test_command_that_would_do_nothing_is_refused(
     assert main([verb, *FILES, f"--trainer.limit_{name}_batches=0"]) == 1
     assert f"limit_{name}_batches is 0" in capsys.readouterr().err
     assert contents() == before
+
+
+@pytest.mark.parametrize("limit", ["max_steps", "max_epochs"])
+def test_training_without_a_step_is_refused(
+    limit: str, problem: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents()
+
+    assert fit("a", f"--trainer.{limit}=0") == 1
+    assert "Nothing was trained" in capsys.readouterr().err
+    assert contents("data.h5") == before
 
 
 def test_second_command_in_a_folder_is_refused(

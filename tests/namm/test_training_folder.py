@@ -1,4 +1,4 @@
-"""Locks of folders, and logs of commands that came to nothing."""
+"""The locks of folders, and the logs of commands that came to nothing."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from constraints import InputError
-from namm.training.record import LOCK, check_absent, fresh_logs, locked
+from namm.training.folder import LOCK, check_absent, fresh_logs, locked
 from tests.commands import busy
 
 

@@ -1,7 +1,6 @@
-r"""The record of a run: nothing that is there is replaced unasked, and one command at a time works
-in a folder."""
+r"""The folder of a run: no file is replaced unasked, and one command at a time works there."""
 
-__all__ = ["Producer", "check_absent", "fresh_logs", "locked", "log_files", "outputs"]
+__all__ = ["Producer", "check_absent", "fresh_logs", "locked", "outputs"]
 
 import fcntl
 import os
@@ -62,11 +61,6 @@ def check_absent(files: Iterable[Path], replace: bool | None = False) -> None:
         raise InputError(f"{there[0]} is there already: move it away, or give {advice}.")
 
 
-def log_files(folder: Path) -> set[Path]:
-    r"""Returns the files of the TensorBoard logger in a folder."""
-    return set(folder.glob(LOGS))
-
-
 @contextmanager
 def fresh_logs(folder: Path, worked: Callable[[], bool]) -> Iterator[None]:
     r"""Removes the logs of a command that came to nothing: loggers open their files before the
@@ -76,12 +70,12 @@ def fresh_logs(folder: Path, worked: Callable[[], bool]) -> Iterator[None]:
         folder: The folder of the run, which no other command works in.
         worked: Returns, after the command, whether it did anything.
     """
-    before = log_files(folder)
+    before = set(folder.glob(LOGS))
     try:
         yield
     finally:
         if not worked():
-            for file in log_files(folder) - before:
+            for file in set(folder.glob(LOGS)) - before:
                 file.unlink()
 
 

@@ -1,7 +1,7 @@
-r"""The record of a command: the configuration that ran, and files that stay as they are unless the
-user allows to replace them."""
+r"""The folder of a command: files of other commands stay as they are unless the user allows to
+replace them, and the configuration is the one that ran."""
 
-__all__ = ["SaveConfig", "recorded"]
+__all__ = ["SaveConfig", "working"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from constraints import InputError
 
+from ..training.folder import check_absent, fresh_logs, locked, outputs
 from ..training.io import atomic, check_fresh, check_writable, last_checkpoint, run_folder
-from ..training.record import check_absent, fresh_logs, locked, outputs
 
 CONFIG, HEADER = "config.yaml", b"# lightning.pytorch=="
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -51,7 +51,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 @contextmanager
-def recorded(
+def working(
     trainer: Trainer, module: LightningModule, verb: str, ckpt_path: str | None, replace: bool
 ) -> Iterator[None]:
     r"""Refuses a command that would replace a file of another one, that works beside another one,
@@ -86,6 +86,8 @@ def recorded(
             _check_run(trainer, folder / CONFIG, ckpt_path)
         yield
         if verb == "fit" and not worked():
+            if last_checkpoint(trainer) is None:
+                raise InputError("Nothing was trained: raise trainer.max_steps or max_epochs.")
             print(f"{folder} holds step {trainer.global_step} already: nothing was trained.")
         done = verb != "fit"
 
