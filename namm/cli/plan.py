@@ -18,7 +18,9 @@ from .configs import mapped, problem_at, runs_of
 from .errors import CommandError
 
 STEPS = ("max_steps", "max_epochs")
-NO_WORK = re.compile(r"started\.json|events\.out\.tfevents\..*|\.namm\.lock|\..*\.part")
+NO_WORK = re.compile(
+    r"started\.json|events\.out\.tfevents\..*|hparams\.yaml|\.namm\.lock|\..*\.part"
+)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from constraints import InputError
 from .io import run_folder
 
 LOCK = ".namm.lock"
-LOGS = "events.out.tfevents.*"
+LOGS = ("events.out.tfevents.*", "hparams.yaml")  # of the TensorBoard logger
 _held: dict[Path, int] = {}  # the open lock files of this process by their folders
 
 
@@ -70,13 +70,17 @@ def fresh_logs(folder: Path, worked: Callable[[], bool]) -> Iterator[None]:
         folder: The folder of the run, which no other command works in.
         worked: Returns, after the command, whether it did anything.
     """
-    before = set(folder.glob(LOGS))
+    before = _logs(folder)
     try:
         yield
     finally:
         if not worked():
-            for file in set(folder.glob(LOGS)) - before:
+            for file in _logs(folder) - before:
                 file.unlink()
+
+
+def _logs(folder: Path) -> set[Path]:
+    return {file for pattern in LOGS for file in folder.glob(pattern)}
 
 
 @contextmanager
