@@ -69,6 +69,7 @@ def test_stage_that_was_killed_before_its_first_step_is_the_same_stage(
 ) -> None:
     write(RUNS / "first/started.json", '{"key": "", "inputs": {}, "config": {}, "begun": 0}')
     write(RUNS / "first/events.out.tfevents.1.host.1.0", "")
+    write(RUNS / "first/.namm.lock", "1")
 
     assert main([*RUN, "--to", "first"]) is None
     assert step("first") == 3
@@ -98,6 +99,18 @@ def test_report_is_moved_aside_with_its_results(stages: list[Path]) -> None:
     assert main([*RUN, "--from", "third"]) is None
     assert not (RUNS / "report.md").exists()
     assert Path("runs/toy-demo.old-1/report.md").read_text() == "| task |"
+
+
+def test_second_run_of_a_stage_changes_nothing(
+    stages: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--to", "first"]) is None
+    (RUNS / "first/finished.json").unlink()
+    before = contents()
+    with busy(RUNS / "first") as other:
+        assert main([*RUN, "--to", "first"]) == 1
+    assert f"process {other.pid}) works in" in capsys.readouterr().err
+    assert contents(".namm.lock") == before
 
 
 def test_folder_in_which_a_command_works_is_not_moved(

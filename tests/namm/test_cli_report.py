@@ -12,6 +12,8 @@ from constraints import InputError
 from namm.cli.main import main
 from namm.cli.report import report
 from namm.evaluation.training_costs import compute
+from namm.training.folder import LOCK
+from tests.commands import busy
 
 
 def write(folder: Path, task: str, method: str, value: float, n: int = 4) -> None:
@@ -77,6 +79,13 @@ def test_report_is_written_whole_or_not_at_all(
         patch.setattr("namm.cli.report.draw", fail)
         report(tmp_path)
     assert report_files(tmp_path) == before
+
+
+def test_second_report_at_once_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    with busy(tmp_path), pytest.raises(InputError, match="works in"):
+        report(tmp_path)
+    assert report_files(tmp_path).keys() == {LOCK}
 
 
 def test_report_of_more_results_replaces_the_former(tmp_path: Path) -> None:
