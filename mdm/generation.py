@@ -58,7 +58,7 @@ class Generation(Evaluation):
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         if samples < 3:
-            raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
+            raise InputError(f"Generation expects at least 3 samples to compare, got {samples}.")
         self.denoiser = denoiser
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()

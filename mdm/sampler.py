@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from constraints import Given, OpenShare, Range, Ranged, noise, take
+from constraints import Given, InputError, OpenShare, Range, Ranged, noise, take
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -160,7 +160,7 @@ class ChainSampler(Sampler):
     def __init__(self, transition: Transition | None = None) -> None:
         self.transition = transition or DDIM()
         if self.transition.start < 1:
-            raise ValueError(f"ChainSampler needs a start of 1, got {self.transition.start:g}.")
+            raise InputError(f"ChainSampler needs a start of 1, got {self.transition.start:g}.")
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:

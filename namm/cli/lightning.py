@@ -21,14 +21,14 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import set_parsing_settings
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import distributed
 
-from constraints import InputError
+from constraints import InputError, check_range
 
 from .. import EMA, Flops, Provenance, Stage
 from ..training.checkpoint import build_part
@@ -51,6 +51,14 @@ from .quiet import quiet
 
 # No configuration comes from the network, nor names what could run a program.
 set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
+SEED = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
+# numbers that Lightning takes as they are, and that break a training later
+RANGES = {
+    "accumulate_grad_batches": "[1, inf)",
+    "log_every_n_steps": "[0, inf)",
+    "val_check_interval": "(0, inf)",
+}
+UNDEFINED = LightningModule.predict_step
 
 
 class ConfigParser(LightningArgumentParser):
@@ -88,9 +96,9 @@ class CLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
-            type=NonNegativeInt,
+            type=SEED,
             default=0,
-            help="The seed of everything, the model included.",
+            help="The seed of everything, the model included: at most 4294967295.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -135,6 +143,9 @@ class CLI(LightningCLI):
             )
         if key in config:
             config[key] = seed
+        for name, interval in RANGES.items():
+            if isinstance(value := config.trainer[name], int | float):
+                check_range(Trainer, interval, **{name: value})
         if config.data is not None:
             with constructing():
                 fill(config.model, lambda: build_part(config.data.clone(), LightningDataModule))
@@ -167,6 +178,8 @@ class CLI(LightningCLI):
             raise InputError(f"`namm {subcommand}` needs trained weights: give --ckpt_path.")
         if given is not None and not Path(given).is_file():
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
+        if subcommand == "predict" and type(self.model).predict_step is UNDEFINED:
+            raise InputError(f"{type(self.model).__name__} draws no samples: predict with a MDM.")
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -194,15 +207,18 @@ def constructing() -> Iterator[None]:
     r"""Raises the refusal of a constructor as an `InputError`: the user wrote the value."""
     try:
         yield
-    except (ValueError, MisconfigurationException) as error:
+    except (CommandError, OSError):
+        raise
+    except Exception as error:  # any error that a constructor raises
         origin: BaseException = error
         while origin.__cause__ is not None and not isinstance(origin, InputError):
             origin = origin.__cause__  # jsonargparse wraps all errors
-        if isinstance(origin, InputError):
+        if isinstance(origin, (InputError, OSError)):
             raise origin from None
-        if isinstance(origin, (ValueError, MisconfigurationException)):
-            raise InputError(f"{origin} (NAMM_TRACEBACK=1 shows where)") from error
-        raise origin from None
+        expected = isinstance(origin, (ValueError, MisconfigurationException))
+        kind = "" if expected else f"{type(origin).__name__}: "
+        reason = kind + " ".join(str(origin)[:500].split())
+        raise InputError(f"{reason} (NAMM_TRACEBACK=1 shows where)") from error
 
 
 @contextmanager

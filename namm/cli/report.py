@@ -15,6 +15,7 @@ from ..evaluation.results import markdown, png, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
 from ..training.folder import check_absent, locked
 from ..training.io import write_together
+from ..training.records import damaged, read_record
 from .figure import Spent, draw
 from .parser import REPLACE, VerbParser
 
@@ -24,6 +25,7 @@ COLUMNS = (
     *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
     *("mmd", "spread", "spectrum", "cycle"),
 )
+ROW = ("task", "method", "protocol", "metric", "value", "ci95", "n", "calls", "vjps", "flops")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -55,9 +57,7 @@ def report(folder: Path, runs: Path | None = None, replace: bool = False) -> Non
             if two stages have results of the same method in the same task, or if a file would be
             replaced.
     """
-    stages = {
-        p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))
-    }
+    stages = {path.parent: read_results(path) for path in sorted(folder.glob("*/**/results.json"))}
     if problems := [path for path, results in stages.items() if "stages" in results]:
         raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
@@ -110,7 +110,7 @@ def foreign(folder: Path, gathered: dict[str, Any], contents: dict[str, bytes]) 
     """
     there = {name: f.read_bytes() for name in contents if (f := folder / name).exists()}
     sums: dict[str, str] = {}
-    with suppress(LookupError, TypeError, ValueError):  # it is no report
+    with suppress(AttributeError, LookupError, TypeError, ValueError):  # it is no report
         old = json.loads(there[RESULTS])
         kept = old["stages"].items() <= gathered["stages"].items()
         if kept and all(row in gathered["rows"] for row in old["rows"]):
@@ -122,6 +122,16 @@ def foreign(folder: Path, gathered: dict[str, Any], contents: dict[str, bytes]) 
 def digest(content: bytes) -> str:
     r"""Returns the SHA-256 of a content."""
     return sha256(content).hexdigest()
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    r"""Returns the content of a `results.json`, or refuses a damaged one."""
+    results = read_record(file, rows=list)
+    of_stage = "stages" in results or isinstance(results.get("config"), dict)
+    known = all(isinstance(row, dict) and {*ROW} <= {*row} for row in results["rows"])
+    if not (of_stage and known and results["rows"]):
+        raise damaged(file, f"lacks a row, the configuration, or one of {', '.join(ROW)}")
+    return results
 
 
 def unique(stages: Results) -> list[dict[str, Any]]:

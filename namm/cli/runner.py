@@ -110,7 +110,8 @@ def steps(job: Job, more: bool = False) -> list[str]:
     """
     if job.argv[0] != "fit":
         return []
-    old, new = job.read("started.json")["config"]["trainer"], job.config["trainer"]
+    configs = job.read("started.json").get("config", {}), job.config
+    old, new = ({k: c.get("trainer", {}).get(k) for k in STEPS} for c in configs)
     keys = [k for k in STEPS if (limit(old[k]) < limit(new[k]) if more else old[k] != new[k])]
     return [f"trainer.{k} was {old[k]} and is {new[k]}" for k in keys]
 

@@ -151,6 +151,8 @@ class Stage(Ranged, L.LightningModule, abc.ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained:
+            raise InputError(f"This {type(self).__name__} has no weights to train: give networks.")
         decay = self.optimiser.decay
         return self.optimiser.build(
             trained, self.trainer.estimated_stepping_batches if decay else math.inf

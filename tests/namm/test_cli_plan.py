@@ -67,7 +67,8 @@ def test_stage_that_failed_before_its_first_step_leaves_nothing(stages: list[Pat
 def test_stage_that_was_killed_before_its_first_step_is_the_same_stage(
     stages: list[Path],
 ) -> None:
-    write(RUNS / "first/started.json", '{"key": "", "inputs": {}, "config": {}, "begun": 0}')
+    started = {"key": "", "inputs": {}, "config": {}, "begun": 0.0, "spent": 0.0}
+    write(RUNS / "first/started.json", json.dumps(started))
     write(RUNS / "first/events.out.tfevents.1.host.1.0", "")
     write(RUNS / "first/.namm.lock", "1")
 
