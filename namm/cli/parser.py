@@ -1,6 +1,6 @@
 r"""The parser of the verbs that are not Lightning's."""
 
-__all__ = ["VerbParser", "parse_run"]
+__all__ = ["REPLACE", "VerbParser", "parse_run"]
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import CommandError
+
+REPLACE = "replace the files that are there"
 
 
 class VerbParser(ArgumentParser):
@@ -33,5 +35,6 @@ def parse_run(argv: Sequence[str]) -> Namespace:
         "--from", dest="first", metavar="STAGE", help="run this stage and all after it afresh"
     )
     parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
     parser.add_argument("--dry-run", action="store_true", help="show the commands, run none")
     return parser.parse_args(argv)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..evaluation.shipping import ship
 from ..training.weights import STAGES
-from .parser import VerbParser
+from .parser import REPLACE, VerbParser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,5 +30,6 @@ def main(argv: Sequence[str]) -> None:
         metavar="STAGE",
         help="write only the record of these trainings, without weights",
     )
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
     options = parser.parse_args(argv)
-    ship(options.runs, options.folder, options.half, options.record)
+    ship(options.runs, options.folder, options.half, options.record, options.replace)
