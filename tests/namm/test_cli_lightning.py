@@ -9,6 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from mdm import MDM
+from namm import NAMM
 from namm.cli.main import main
 from tests.commands import FILES, checkpoint, files, fit, same
 from tests.commands import problem as problem  # a fixture
@@ -166,6 +168,7 @@ def test_prediction_is_not_kept_in_memory(
 
     assert fit("a") is None
     monkeypatch.setattr(Trainer, "predict", predict)
+    monkeypatch.setattr(NAMM, "predict_step", MDM.predict_step)
     assert main(["predict", *FILES, "--ckpt_path", "last"]) is None
     assert [options["return_predictions"] for options in seen] == [False]
     assert main(["predict", *FILES, "--ckpt_path=last", "--return_predictions=true"]) == 2
