@@ -37,9 +37,11 @@ __all__ = [
     "Waypoints",
     "check",
     "check_fields",
+    "check_hash",
     "check_range",
     "derive_seed",
     "generator",
+    "hash_content",
     "load_counter",
     "noise",
     "save_counter",
@@ -54,6 +56,7 @@ from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
+from .digest import check_hash, hash_content
 from .errors import InputError, check_fields, check_range
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .base import Constraint
 from .batch import Given
+from .digest import check_hash, hash_content
 from .errors import InputError, check_fields, check_range
 
 FILE = "pretrained/count/counter.safetensors"
@@ -181,6 +182,8 @@ def load_counter(file: str = FILE) -> Counter:
         counter = Counter(**options)
         if _shapes(weights) != _shapes(counter.state_dict()):
             raise ValueError("its weights do not have the sizes it states")
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         advice = "give a file of `save_counter`, or a checkpoint of namm.Counting"
@@ -198,9 +201,12 @@ def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(file, framework="pt") as content:
             names = content.keys()
             weights = {name: content.get_tensor(name) for name in names}
-            return json.loads((content.metadata() or {})["counter"]), weights
+            metadata = content.metadata() or {}
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    options = json.loads(metadata["counter"])
+    check_hash(file, {"counter": options, "state_dict": weights}, metadata.get("sha256"))
+    return options, weights
 
 
 def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -208,6 +214,8 @@ def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("it is no checkpoint of tensors and numbers") from error
+    said = state.pop("sha256", None)
+    check_hash(file, state, said)
     prefix, saved = "counter.", state["state_dict"]
     weights = {key[len(prefix) :]: w for key, w in saved.items() if key.startswith(prefix)}
     return state["hyper_parameters"]["counter"]["init_args"], weights
@@ -222,7 +230,9 @@ def save_counter(counter: Counter, file: str) -> None:
     """
     weights = {key: weight.detach().contiguous() for key, weight in counter.state_dict().items()}
     options = {"width": counter.width, "blocks": counter.blocks}
-    Path(file).write_bytes(save(weights, {"counter": json.dumps(options)}))
+    said = hash_content({"counter": options, "state_dict": weights})
+    metadata = {"counter": json.dumps(options), "sha256": said}
+    Path(file).write_bytes(save(weights, metadata))
 
 
 def _hash(counter: Counter) -> str:

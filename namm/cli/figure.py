@@ -12,7 +12,7 @@ from constraints import Constraint, Given
 from ..evaluation.plots import are_curves, draw_fields, residual_image
 from ..evaluation.results import half_width
 from ..evaluation.training_costs import Results
-from ..training.checkpoint import build_part
+from ..training.recipes import build
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def draw(
         if (folder / "given.pt").exists():
             data = torch.load(folder / "given.pt", weights_only=True)
             given |= {(task, title): data for title in fields}
-        constraints[task] = build_part(recipe) if recipe else None
+        constraints[task] = build(recipe, Constraint) if recipe else None
     residuals = {
         task: {
             title: None

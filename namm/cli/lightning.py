@@ -12,7 +12,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from shlex import join
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -36,21 +36,21 @@ from ..training.io import (
     AtomicCheckpointIO,
     KeepLast,
     check_fresh,
+    check_inside,
     check_writable,
     last_checkpoint,
     numbered,
     run_folder,
     step,
 )
+from ..training.recipes import check_classes, modules_of, trusting
 from .configs import expand
 from .errors import CommandError, Interrupted
 from .explain import explain
 from .fill import fill
+from .parser import TRUST
 from .plugins import load_plugins
 from .quiet import quiet
-
-# No configuration comes from the network, nor names what could run a program.
-set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
 
 
 class ConfigParser(LightningArgumentParser):
@@ -69,7 +69,7 @@ class SaveConfig(SaveConfigCallback):
 
     def __init__(self, parser: ConfigParser, config: Namespace, *args: Any, **kwargs: Any) -> None:
         config = config.clone()
-        for key in ("ckpt_path", "weights_only", "force", "model.init_args.seed"):
+        for key in ("ckpt_path", "weights_only", "force", "trust", "model.init_args.seed"):
             config.pop(key, None)
         super().__init__(parser, config, *args, **kwargs)
 
@@ -79,9 +79,14 @@ class SaveConfig(SaveConfigCallback):
 
 
 class CLI(LightningCLI):
-    r"""Creates, parses and runs the command in `sys.argv`."""
+    r"""Creates, parses and runs the command in `sys.argv`.
 
-    def __init__(self) -> None:
+    Arguments:
+        context: The context of the run, in which the modules of the user are trusted.
+    """
+
+    def __init__(self, context: ExitStack) -> None:
+        self.context = context
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -117,6 +122,7 @@ class CLI(LightningCLI):
             action="store_true",
             help="Go on with a checkpoint of another problem, and name the ignored values.",
         )
+        parser.add_argument("--trust", **TRUST)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         verb, *argv = sys.argv[1:]
@@ -135,6 +141,11 @@ class CLI(LightningCLI):
         # Not with `link_arguments`: it overrides in silence what is given for the model, and
         # jsonargparse cannot then parse a part that a function makes.
         config, key = self.config[self.subcommand], "model.init_args.seed"
+        if config.get("weights_only") is False:
+            raise CommandError("weights_only=false would run the code of a file: leave it out.")
+        check_classes(config)
+        named = modules_of([config.model, config.data])
+        self.context.enter_context(trusting({*config.trust, *named}))
         seed = int(config.seed_everything)
         if config.get(key, 0) not in (0, seed):
             raise CommandError(
@@ -160,7 +171,9 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # writes nothing
             return
-        check_writable(run_folder(self.trainer))
+        folder, logger = run_folder(self.trainer), self.trainer.logger
+        check_writable(folder)
+        check_inside(folder, Path(getattr(logger, "root_dir", None) or folder))
         if self.subcommand == "fit" and self._get(self.config, "ckpt_path") is None:
             check_fresh(self.trainer)
 
@@ -242,8 +255,8 @@ def main(argv: Sequence[str]) -> None:
     # Subnormal numbers slow the first training steps down tenfold. Set before any other thread is.
     torch.set_flush_denormal(True)
     load_plugins()
-    with command(argv), quiet():
-        CLI()
+    with command(argv), quiet(), ExitStack() as context:
+        CLI(context)
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
@@ -256,4 +269,5 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     with redirect_stdout(text), suppress(SystemExit):
         main([*argv, "--print_config"])
     config: dict[str, Any] = yaml.safe_load(text.getvalue())
+    config.pop("trust", None)  # which changes no result
     return config

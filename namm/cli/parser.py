@@ -1,11 +1,20 @@
 r"""The parser of the verbs that are not Lightning's."""
 
-__all__ = ["VerbParser"]
+__all__ = ["TRUST", "VerbParser"]
 
 from argparse import ArgumentParser
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import CommandError
+
+# the option of every verb that reads files
+TRUST: dict[str, Any] = {
+    "action": "append",
+    "type": str,
+    "default": [],
+    "metavar": "MODULE",
+    "help": "A module of your own whose classes files may name; can be given again.",
+}
 
 
 class VerbParser(ArgumentParser):

@@ -11,8 +11,9 @@ from constraints import InputError
 
 from ..evaluation.results import markdown, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
+from ..training.recipes import trusting
 from .figure import Spent, draw
-from .parser import VerbParser
+from .parser import TRUST, VerbParser
 
 COLUMNS = (
     *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
@@ -29,7 +30,10 @@ def main(argv: Sequence[str]) -> None:
     purpose = "Write the tables and the figure of finished stages."
     parser = VerbParser(prog="namm report", description=purpose)
     parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
-    report(parser.parse_args(argv).folder)
+    parser.add_argument("--trust", **TRUST)
+    options = parser.parse_args(argv)
+    with trusting(options.trust):
+        report(options.folder)
 
 
 def report(folder: Path, runs: Path | None = None) -> None:

@@ -23,9 +23,10 @@ from shlex import join
 
 from constraints import InputError
 
+from ..training.recipes import modules_of, trusting
 from . import lightning as cli
 from .errors import CommandError, Interrupted
-from .parser import VerbParser
+from .parser import TRUST, VerbParser
 from .plan import Job, flat, plan
 from .reader import refuse
 from .report import report
@@ -40,7 +41,10 @@ def main(argv: Sequence[str]) -> None:
     options = parse(argv)
     again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
     again += " --pretrained" if options.pretrained else ""
+    again += "".join(f" --trust {module}" for module in options.trust)
     jobs = plan(options.problem, options.scale, options.pretrained)
+    for job in jobs:
+        job.argv += [word for module in options.trust for word in ("--trust", module)]
     names = [job.name for job in jobs]
     for name in filter(None, (options.first, options.last)):
         if name not in names:
@@ -61,6 +65,23 @@ def main(argv: Sequence[str]) -> None:
             )
     if not options.dry_run:
         move_aside([job for job in afresh if job.config])
+    parts = [job.config.get(section) for job in jobs for section in ("model", "data")]
+    with trusting({*options.trust, *modules_of(parts)}):
+        run_all(jobs, end, afresh, options, again)
+
+
+def run_all(
+    jobs: Sequence[Job], end: int, afresh: Sequence[Job], options: Namespace, again: str
+) -> None:
+    r"""Runs the stages that are not finished, in order.
+
+    Arguments:
+        jobs: All stages of the problem.
+        end: The number of stages that are wanted.
+        afresh: The stages that are run even if they are finished.
+        options: The options of the verb.
+        again: The command that continues after a stop.
+    """
     for number, job in enumerate(jobs[:end], start=1):
         print(f"[{number}/{len(jobs)}] namm {join(job.argv)}", flush=True)
         finished = {} if job in afresh else job.read("finished.json")
@@ -88,6 +109,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
     parser.add_argument("--dry-run", action="store_true", help="show the commands, run none")
+    parser.add_argument("--trust", **TRUST)
     return parser.parse_args(argv)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evaluation.shipping import ship
+from ..training.recipes import trusting
 from ..training.weights import STAGES
-from .parser import VerbParser
+from .parser import TRUST, VerbParser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,5 +31,7 @@ def main(argv: Sequence[str]) -> None:
         metavar="STAGE",
         help="write only the record of these trainings, without weights",
     )
+    parser.add_argument("--trust", **TRUST)
     options = parser.parse_args(argv)
-    ship(options.runs, options.folder, options.half, options.record)
+    with trusting(options.trust):
+        ship(options.runs, options.folder, options.half, options.record)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from constraints import Constraint, Given, InputError
 
 from ..description import plain_data
 from ..mirror import Mirror
+from ..training.checkpoint import FromCheckpoint
 from ..training.provenance import Origin
 from .plots import field_grid
 from .results import interval, write
@@ -24,7 +24,7 @@ from .scores import Scores
 T = TypeVar("T")
 
 
-class Evaluation(L.LightningModule, abc.ABC):
+class Evaluation(FromCheckpoint, abc.ABC):
     r"""Base of the test stages.
 
     Arguments:

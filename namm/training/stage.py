@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 from constraints import Batch, InputError, derive_seed, noise, take, uniform
 
+from .checkpoint import FromCheckpoint
 from .optimiser import Optimiser
 from .provenance import Origin
 
 
-class Stage(L.LightningModule, abc.ABC):
+class Stage(FromCheckpoint, abc.ABC):
     r"""Base of the modules that train.
 
     The noise of a step depends on `(seed, name, sample, step)` alone, and dropout on the process
