@@ -7,7 +7,7 @@ starts the loader from its beginning. So the batches themselves must know where 
 __all__ = ["KeyedBatches", "KeyedData", "RankSampler", "ResumableLoader"]
 
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -122,6 +122,11 @@ class KeyedData(LightningDataModule):
         check_range(self, "[1, inf)", batch_size=batch_size)
         check_range(self, "[0, inf)", num_workers=num_workers)
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        r"""Refuses: a checkpoint describes no data module."""
+        raise InputError(f"A checkpoint builds no {cls.__name__}: give its arguments.")
 
     def shuffled(self, items: Dataset) -> DataLoader:
         r"""Returns the batches of training, from wherever training has got to. Their order is

@@ -28,7 +28,8 @@ from constraints import Constraint, Finding, InputError, check, noise
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
-from ..training.recipes import check_classes, modules_of, trusting
+from ..training.recipes import check_classes, modules_of
+from ..training.trust import trusting
 from .configs import expand, is_problem, stage_of
 from .errors import CommandError
 from .explain import explain
@@ -128,7 +129,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     if options.fields < 2:
         raise CommandError("namm check needs at least 2 fields, to tell whether they mix.")
     check_classes(options)
-    with constructing(), trusting({*options.trust, *modules_of(options)}):
+    with constructing(), trusting({*options.trust, *modules_of(options.constraint)}):
         return options, parser.instantiate(options).constraint
 
 
@@ -159,7 +160,7 @@ def simulate(config: str) -> str:
     except ArgumentError as error:
         raise CommandError(explain(error, "check", parser, argv)) from error
     check_classes(options)
-    with constructing(), trusting(modules_of(options)):
+    with constructing(), trusting(modules_of(options.data)):
         data = parser.instantiate(options).data
     if not isinstance(data, FieldData):
         raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from constraints import Constraint, Given
 
-from ..evaluation.plots import are_curves, draw_fields, residual_image
+from ..evaluation.plots import are_curves, draw_fields, residual_image, unmarked
 from ..evaluation.results import half_width
 from ..evaluation.training_costs import Results
 from ..training.recipes import build
@@ -68,7 +68,7 @@ def draw(
     parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
     for part, alone, (task, fields) in zip(parts, bare, tasks.items(), strict=False):
         title = "fields" if alone else "fields, and residuals of the constraint"
-        part.suptitle(f"{task}: {title}", fontsize=9)
+        part.suptitle(unmarked(f"{task}: {title}"), fontsize=9)
         draw_fields(part, fields, residuals[task], 1)
     distance, training, loss = parts[-1].subplots(1, 3)
     draw_distances(
@@ -78,15 +78,17 @@ def draw(
         if points := found["distance_by_flops"]:
             flops, distances = zip(*points, strict=True)
             tera = [f / 1e12 for f in flops]
-            training.plot(tera, distances, marker="o", ms=3, lw=1, label=f"{stage}, training")
+            training.plot(
+                tera, distances, marker="o", ms=3, lw=1, label=unmarked(f"{stage}, training")
+            )
         if points := found["loss"].get("train/loss"):
-            loss.plot(*zip(*points, strict=True), lw=0.8, label=stage)
+            loss.plot(*zip(*points, strict=True), lw=0.8, label=unmarked(stage))
     behind = spent.get("generation", {})
     for row in rows:
         of_samples = row["metric"] == "distance" and row["task"] == "generation"
         if of_samples and behind.get(row["method"]):
             point = (behind[row["method"]] / 1e12, row["value"])
-            training.plot(*point, "*", ms=8, label=f"{row['method']}, test")
+            training.plot(*point, "*", ms=8, label=unmarked(f"{row['method']}, test"))
     training.set(xlabel="training operations (TFLOP)", ylabel=r"distance $\ell$ of samples")
     loss.set(xlabel="training step", ylabel="training loss")
     for panel in (training, loss):
@@ -121,7 +123,7 @@ def draw_distances(panel: Any, rows: list[dict[str, Any]]) -> None:
         if row["value"] == 0:  # which has no place on a logarithmic axis
             at = ("axes fraction", "data")
             panel.annotate("0", (0.01, k), xycoords=at, va="center", fontsize=7)
-    panel.set_yticks(range(len(rows)), names)
+    panel.set_yticks(range(len(rows)), [*map(unmarked, names)])
     panel.set_ylim(-0.5, len(rows) - 0.5)
     panel.set_xscale("log")
     panel.xaxis.set_minor_formatter(NullFormatter())

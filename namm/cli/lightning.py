@@ -43,7 +43,8 @@ from ..training.io import (
     run_folder,
     step,
 )
-from ..training.recipes import check_classes, modules_of, trusting
+from ..training.recipes import check_classes, modules_of
+from ..training.trust import trusting
 from .configs import expand
 from .errors import CommandError, Interrupted
 from .explain import explain

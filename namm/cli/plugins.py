@@ -5,6 +5,7 @@ __all__ = ["load_plugins"]
 import os
 import sys
 from functools import cache
+from importlib.metadata import entry_points
 
 from jsonargparse._typehints import get_all_subclass_paths
 
@@ -16,7 +17,7 @@ import mdm
 from .. import mirror, module, nets
 from ..evaluation import plots
 from ..training import counting
-from ..training.recipes import plugins
+from ..training.trust import GROUP, installed
 
 # a class has a short name, and is suggested in messages, once its module is imported
 MODULES = (constraints, datamodules, inverse, mdm, mirror, module, nets, plots, counting)
@@ -31,7 +32,8 @@ def load_plugins() -> None:
     ours = {module.__name__.split(".")[0] for module in MODULES}
     paths = [path.split(".") for path in get_all_subclass_paths(constraints.Constraint)]
     owners = {path[-1]: "namm itself" for path in paths if path[0] in ours}
-    offers = [(point.dist.name if point.dist else "", point) for point in plugins()]
+    points = installed(entry_points(group=GROUP))
+    offers = [(point.dist.name if point.dist else "", point) for point in points]
     for owner, point in sorted(offers, key=lambda offer: (offer[0], offer[1].name)):
         try:
             if point.attr in owners:  # not imported: from then on neither had a short name

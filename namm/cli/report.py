@@ -9,9 +9,10 @@ from typing import Any
 
 from constraints import InputError
 
-from ..evaluation.results import markdown, with_half_width
+from ..evaluation.results import escaped, markdown, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
-from ..training.recipes import trusting
+from ..training.io import check_inside
+from ..training.trust import trusting
 from .figure import Spent, draw
 from .parser import TRUST, VerbParser
 
@@ -55,6 +56,8 @@ def report(folder: Path, runs: Path | None = None) -> None:
         raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
+    for name in ("results.json", "report.md", "report.png"):
+        check_inside(folder / name, folder)
     trained = shipped(stages) | training(runs or folder)
     rows = unique(stages)
     spent: Spent = {}
@@ -120,7 +123,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
     for row in rows:
         lines.setdefault((row["method"], row["protocol"]), {})[row["metric"]] = row
     cost_columns = ("n", "calls", "vjps", "GFLOP", "s", "trained TFLOP")
-    head = [task, "protocol", columns[0], "times lower", *columns[1:], *cost_columns]
+    head = [escaped(task), "protocol", columns[0], "times lower", *columns[1:], *cost_columns]
     out: list[list[Any]] = [head, ["---"] * len(head)]
     references: dict[str, float] = {}  # the distance of the first method of each protocol
     for (method, protocol), cells in lines.items():
@@ -133,7 +136,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
         values.insert(1, lower)
         figures = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         figures += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]
-        out.append([method, protocol, *values, one["n"], *figures])
+        out.append([escaped(method), escaped(protocol), *values, one["n"], *figures])
     return markdown(out)
 
 
@@ -141,4 +144,6 @@ def training_table(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of the operations and the time of each training."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
     lines = [head, ["---"] * len(head)]
-    return markdown([*lines, *([stage, *cost_cells(found)] for stage, found in trained.items())])
+    return markdown(
+        [*lines, *([escaped(stage), *cost_cells(found)] for stage, found in trained.items())]
+    )

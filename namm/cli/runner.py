@@ -23,7 +23,8 @@ from shlex import join
 
 from constraints import InputError
 
-from ..training.recipes import modules_of, trusting
+from ..training.recipes import modules_of
+from ..training.trust import trusting
 from . import lightning as cli
 from .errors import CommandError, Interrupted
 from .parser import TRUST, VerbParser

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evaluation.shipping import ship
-from ..training.recipes import trusting
+from ..training.trust import trusting
 from ..training.weights import STAGES
 from .parser import TRUST, VerbParser
 

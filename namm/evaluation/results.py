@@ -1,9 +1,18 @@
 r"""The rows of results: as JSON in a file, as cells and as tables of Markdown."""
 
-__all__ = ["half_width", "interval", "markdown", "with_half_width", "write"]
+__all__ = [
+    "code_span",
+    "escaped",
+    "half_width",
+    "interval",
+    "markdown",
+    "with_half_width",
+    "write",
+]
 
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +84,23 @@ def half_width(row: dict[str, Any]) -> float:
 def with_half_width(row: dict[str, Any]) -> str:
     r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
     return f"{row['value']:.3g} ± {half_width(row):.1g}"
+
+
+def escaped(name: object) -> str:
+    r"""Returns a name of a file as text in Markdown, on one line, that no reader takes for a
+    cell, a link or HTML.
+
+    Arguments:
+        name: The name.
+    """
+    text = re.sub(r"[\\`*\[\]|!]", r"\\\g<0>", " ".join(str(name).split()))
+    shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(letter for letter in shown if letter.isprintable())
+
+
+def code_span(text: object) -> str:
+    r"""Returns text of a file as code in Markdown, on one line."""
+    return f"`{' '.join(str(text).split()).replace('`', chr(39))}`"
 
 
 def markdown(lines: Iterable[Iterable[Any]]) -> str:

@@ -33,7 +33,8 @@ from constraints import InputError
 from ..mirror import Mirror
 from .io import AtomicCheckpointIO
 from .optimiser import Optimiser
-from .recipes import build, check_classes, check_refused, from_files, in_python_alone, trusting
+from .recipes import build, check_classes
+from .trust import from_files, in_python_alone, raise_refusal, trusting
 from .weights import find, unpack
 
 
@@ -203,6 +204,6 @@ class FromCheckpoint(L.LightningModule):
                 check_classes(state.get("hyper_parameters"))
                 module: Self = load(checkpoint_path, *args, **{**kwargs, "weights_only": True})
             except (ImportError, ValueError) as error:
-                check_refused(error)
+                raise_refusal(error)
                 raise
         return module

@@ -17,7 +17,8 @@ from constraints import Constraint, InputError
 
 from ..mirror import Mirror
 from .checkpoint import load_mirror, load_part, read_checkpoint
-from .recipes import build, trusting
+from .recipes import build
+from .trust import trusting
 from .weights import ROOT, STAGES, find
 
 
