@@ -178,16 +178,16 @@ def load_counter(file: str = FILE) -> Counter:
             f"of {FILE} in a copy of the repository, or the checkpoint of a stage namm.Counting."
         )
     try:
-        options, weights = (_read_checkpoint if path.endswith(".ckpt") else _read)(path)
+        read = _read_checkpoint if path.endswith(".ckpt") else _read
+        options, weights, content, said = read(path)
         counter = Counter(**options)
         if _shapes(weights) != _shapes(counter.state_dict()):
             raise ValueError("its weights do not have the sizes it states")
-    except InputError:
-        raise
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         advice = "give a file of `save_counter`, or a checkpoint of namm.Counting"
         raise InputError(f"{path} holds no counter ({reason}): {advice}.") from error
+    check_hash(path, content, said)
     counter.load_state_dict(weights)
     return counter.eval()
 
@@ -196,7 +196,9 @@ def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {key: weight.shape for key, weight in weights.items()}
 
 
-def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any], str | None]:
+    r"""Returns the sizes and the weights of the network in a file, all of the content of the file,
+    and the hash that the file holds."""
     try:
         with safe_open(file, framework="pt") as content:
             names = content.keys()
@@ -205,20 +207,22 @@ def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     options = json.loads(metadata["counter"])
-    check_hash(file, {"counter": options, "state_dict": weights}, metadata.get("sha256"))
-    return options, weights
+    content = {"counter": options, "state_dict": weights}
+    return options, weights, content, metadata.get("sha256")
 
 
-def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_checkpoint(
+    file: str,
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any], str | None]:
+    r"""Returns the same of a checkpoint."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("it is no checkpoint of tensors and numbers") from error
     said = state.pop("sha256", None)
-    check_hash(file, state, said)
     prefix, saved = "counter.", state["state_dict"]
     weights = {key[len(prefix) :]: w for key, w in saved.items() if key.startswith(prefix)}
-    return state["hyper_parameters"]["counter"]["init_args"], weights
+    return state["hyper_parameters"]["counter"]["init_args"], weights, state, said
 
 
 def save_counter(counter: Counter, file: str) -> None:

@@ -4,7 +4,7 @@ holds, is refused before anything of it is read."""
 __all__ = ["open_fields", "open_file"]
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,18 @@ def open_file(path: str | Path) -> h5py.File:
     """
     if not Path(path).is_file():
         raise InputError(f"There is no file '{path}': check the name.")
-    try:
-        file = h5py.File(path, "r")
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context(h5py.File(path, "r"))
             foreign, declared, packed = _declared(file)
-        except BaseException:
-            file.close()
-            raise
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"'{path}' is no HDF5 file that can be read: {error}.") from error
-    size = Path(path).stat().st_size * (COMPRESSION if packed else 1)
-    if foreign or declared > size:
-        file.close()
-        found = f"refers to other files at /{foreign[0]}" if foreign else f"declares {declared} "
-        found += "" if foreign else f"bytes of data, more than its {size} bytes can hold"
-        raise InputError(f"'{path}' {found}: copy the fields into one file.")
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"'{path}' is no HDF5 file that can be read: {error}.") from error
+        size = Path(path).stat().st_size
+        if foreign or declared > size * (COMPRESSION if packed else 1):
+            found = f"refers to another file at /{foreign[0]}" if foreign else ""
+            found = found or f"declares {declared} bytes of data, but has {size} bytes"
+            raise InputError(f"'{path}' {found}: copy the fields into one whole file.")
+        stack.pop_all()
     return file
 
 

@@ -52,6 +52,7 @@ from .fill import fill
 from .parser import TRUST
 from .plugins import load_plugins
 from .quiet import quiet
+from .reader import refuse
 
 
 class ConfigParser(LightningArgumentParser):
@@ -143,7 +144,7 @@ class CLI(LightningCLI):
         # jsonargparse cannot then parse a part that a function makes.
         config, key = self.config[self.subcommand], "model.init_args.seed"
         if config.get("weights_only") is False:
-            raise CommandError("weights_only=false would run the code of a file: leave it out.")
+            refuse("weights_only", "a file is data, whose code is never run: leave it out")
         check_classes(config)
         named = modules_of([config.model, config.data])
         self.context.enter_context(trusting({*config.trust, *named}))

@@ -43,10 +43,8 @@ def load_plugins() -> None:
             if not (isinstance(plugin, type) and issubclass(plugin, constraints.Constraint)):
                 raise TypeError(f"{point.value} is not a Constraint")
             owners[point.attr] = owner
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # any that the import of a stranger's module raises
-            if os.environ.get("NAMM_TRACEBACK") == "1":
+            if isinstance(error, KeyboardInterrupt) or os.environ.get("NAMM_TRACEBACK") == "1":
                 raise
             reason = str(error) if isinstance(error, Exception) else repr(error)
             complain(

@@ -110,8 +110,8 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         + ("float16 but for vectors and the map g" if half else "float32")
         + f", with the recipes of their networks. Written by `namm ship {source} {folder}"
         f"{' --half' if half else ''}{' --record ' * bool(records) + ' '.join(records)}`.",
-        f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy {code_span(kind)} "
-        f"with {code_span(json.dumps(constraint))}, of "
+        f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy "
+        f"{code_span(kind)} with {code_span(json.dumps(constraint))}, of "
         f"{code_span(data.get('class_path', 'a data module'))} with "
         f"{code_span(json.dumps(made))}; the hash of the fields is "
         f"{code_span(about.get('data', 'not known'))}, which "

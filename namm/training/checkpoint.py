@@ -34,7 +34,7 @@ from ..mirror import Mirror
 from .io import AtomicCheckpointIO
 from .optimiser import Optimiser
 from .recipes import build, check_classes
-from .trust import from_files, in_python_alone, raise_refusal, trusting
+from .trust import from_files, in_python_alone, trusting
 from .weights import find, unpack
 
 
@@ -200,10 +200,6 @@ class FromCheckpoint(L.LightningModule):
         state = read_checkpoint(checkpoint_path)
         load: Any = super().load_from_checkpoint
         with trusting([cls.__module__, *trust]), from_files():
-            try:
-                check_classes(state.get("hyper_parameters"))
-                module: Self = load(checkpoint_path, *args, **{**kwargs, "weights_only": True})
-            except (ImportError, ValueError) as error:
-                raise_refusal(error)
-                raise
+            check_classes(state.get("hyper_parameters"))
+            module: Self = load(checkpoint_path, *args, **{**kwargs, "weights_only": True})
         return module

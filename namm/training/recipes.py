@@ -17,9 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._util import import_object
 from torch import nn
 
-from constraints import InputError
-
-from .trust import LOADERS, from_files, is_trusted, raise_refusal
+from .trust import LOADERS, from_files, is_trusted, refuse
 
 
 def build(recipe: Any, kind: type = nn.Module) -> Any:
@@ -34,22 +32,16 @@ def build(recipe: Any, kind: type = nn.Module) -> Any:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("part", type=kind)
-    with from_files():
-        try:
+    try:
+        with from_files():
             # without the defaults of the classes, which are not of the file
             config = parser.parse_object({"part": recipe}, defaults=False)
             check_classes(config)
             _check_values(config)
             return parser.instantiate(config).part
-        except (ArgumentError, ImportError, ValueError) as error:
-            raise_refusal(error)
-            if isinstance(error, ValueError):
-                raise
-            reason = str(error).strip().splitlines()[-1].strip(" -")
-            raise InputError(f"This is no recipe of a {kind.__name__}: {reason}.") from error
-        except (RecursionError, SystemExit) as error:
-            name = type(error).__name__
-            raise InputError(f"The recipe of a {kind.__name__} ends in {name}.") from error
+    except (ArgumentError, ImportError, RecursionError, SystemExit) as error:
+        reason = [type(error).__name__, *str(error).strip().splitlines()][-1].strip(" -")
+        refuse(f"This is no recipe of a {kind.__name__}: {reason}.", error)
 
 
 def check_classes(config: Any) -> None:
@@ -61,7 +53,7 @@ def check_classes(config: Any) -> None:
     for path in _class_paths(config):
         target = import_object(path)
         if not inspect.isclass(target) and target not in LOADERS:
-            raise InputError(f"{path} is no class, and only a class is built: give a class.")
+            refuse(f"{path} is no class, and only a class is built: give a class.")
 
 
 def modules_of(config: Any) -> set[str]:
@@ -84,7 +76,7 @@ def _check_values(config: Any) -> None:
         module = str(getattr(value, "__module__", type(value).__module__))
         if not inspect.isclass(value) and not is_trusted(module):
             name = getattr(value, "__qualname__", type(value).__name__)
-            raise InputError(f"The file names {module}.{name}, and no function of a file is used.")
+            refuse(f"The file names {module}.{name}, and no function of a file is used.")
 
 
 def _class_paths(config: Any) -> Iterator[str]:

@@ -13,18 +13,19 @@ __all__ = [
     "in_python_alone",
     "installed",
     "is_trusted",
-    "raise_refusal",
+    "refuse",
     "trusting",
 ]
 
 import inspect
 import re
+from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import set_parsing_settings
 from jsonargparse._common import parsing_settings
@@ -57,7 +58,7 @@ def trusting(modules: Iterable[str] = ()) -> Iterator[None]:
     names = [modules] if isinstance(modules, str) else [*modules]
     for name in names:
         if not _is_module(name):
-            raise InputError(f"'{name}' cannot be trusted: give the name of a module of your own.")
+            refuse(f"'{name}' cannot be trusted: give the name of a module of your own.")
     token = _trusted.set(_trusted.get() | {*names})
     try:
         yield
@@ -72,31 +73,42 @@ def is_trusted(module: str) -> bool:
 
 @contextmanager
 def from_files() -> Iterator[None]:
-    r"""Lets the parser import from the allowed modules alone while the context lasts."""
+    r"""Lets the parser import from the allowed modules alone while the context lasts.
+
+    Raises:
+        InputError: If a file names a class of another module.
+    """
     before = {name: parsing_settings[name] for name in POLICY}
     plugins = (point.module for point in installed(entry_points(group=GROUP)))
     allowed = [*OWN, *filter(_is_module, plugins), *_trusted.get()]
     try:
         set_parsing_settings(import_path_denylist=["*", "namm.cli"], import_path_allowlist=allowed)
         yield
+    except (ArgumentError, ImportError, ValueError) as error:
+        origin: BaseException = error  # the parser wraps all errors
+        while origin.__cause__ is not None and not isinstance(origin, InputError):
+            origin = origin.__cause__
+        if not isinstance(origin, InputError) and (denied := DENIED.search(str(error))):
+            module = denied[1].rpartition(".")[0] or denied[1]
+            refuse(
+                f"The file names {denied[1]}, whose code is not of this project: if you trust it, "
+                f"give --trust {module}, or trust=['{module}'] in Python.",
+                error,
+            )
+        kept = origin if isinstance(origin, InputError) else error
+        raise kept from kept.__cause__
     finally:
         parsing_settings.update(before)
 
 
-def raise_refusal(error: Exception) -> None:
-    r"""Raises the `InputError` that an error of the parser wraps, or the refusal of a class, if
-    the parser says that the class is not allowed."""
-    origin: BaseException | None = error
-    while origin is not None and not isinstance(origin, InputError):
-        origin = origin.__cause__
-    if origin is not None:
-        raise origin from None
-    if denied := DENIED.search(str(error)):
-        module = denied[1].rpartition(".")[0] or denied[1]
-        raise InputError(
-            f"The file names {denied[1]}, whose code is not of this project: if you trust it, "
-            f"give --trust {module}, or trust=['{module}'] in Python."
-        ) from error
+def refuse(message: str, error: BaseException | None = None) -> NoReturn:
+    r"""Raises an `InputError`.
+
+    Arguments:
+        message: The message.
+        error: The error behind it, if there is one.
+    """
+    raise InputError(message) from error
 
 
 def in_python_alone(loader: Loader) -> Loader:
