@@ -8,6 +8,7 @@ key alone.
 __all__ = [
     "Ball",
     "Batch",
+    "BelowOne",
     "Box",
     "Burgers",
     "Constraint",
@@ -19,17 +20,28 @@ __all__ = [
     "Finding",
     "Given",
     "InputError",
+    "Integer",
     "Key",
     "Linear",
     "MinimumHeight",
+    "Natural",
     "NavierStokes",
+    "NonNegativeFloat",
     "Obstacle",
+    "OpenShare",
     "Periodic",
     "PlanarArm",
     "Polynomial",
+    "PositiveFloat",
+    "PositiveInt",
     "Projection",
+    "Range",
+    "Ranged",
+    "Real",
     "Reflection",
     "Rotation",
+    "Seed",
+    "Share",
     "Simplex",
     "Spiral",
     "Sum",
@@ -39,6 +51,7 @@ __all__ = [
     "check_fields",
     "check_hash",
     "check_range",
+    "check_result",
     "derive_seed",
     "generator",
     "hash_content",
@@ -57,11 +70,26 @@ from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
 from .digest import check_hash, hash_content
-from .errors import InputError, check_fields, check_range
+from .errors import InputError, check_fields, check_result
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial
 from .random import Key, derive_seed, generator, noise, uniform
+from .ranges import (
+    BelowOne,
+    Integer,
+    Natural,
+    NonNegativeFloat,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Ranged,
+    Real,
+    Seed,
+    Share,
+    check_range,
+)
 from .sets import Ball, Box, ConvexSet, Linear, Simplex
 from .spiral import Spiral
 from .symmetry import Periodic, Reflection, Rotation

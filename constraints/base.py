@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .batch import Given
-from .errors import InputError
+from .errors import InputError, check_result
+from .ranges import NonNegativeFloat, Ranged
 
 
 class Projection(NamedTuple):
@@ -32,23 +33,25 @@ class Projection(NamedTuple):
     report: dict[str, Tensor]
 
 
-def _accepts_given(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    r"""Returns the method in the form `method(self, x, given=None)`. The method gets the data of
-    the samples if one of its parameters has the name `given`, wherever the parameter stands."""
+def _checked(name: str, method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    r"""Returns the method in the form `method(self, x, given=None)`, with a check of the shape of
+    its result. The method gets the data of the samples if one of its parameters has the name
+    `given`, wherever the parameter stands."""
     parameters = inspect.signature(method).parameters
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     named = "given" in parameters and parameters["given"].kind in kinds
-    if named and list(parameters)[2:3] == ["given"] and parameters["given"].kind == kinds[0]:
-        return method
 
     @wraps(method)
     def wrapped(self: Constraint, x: Tensor, given: Given | None = None, **own: Any) -> Tensor:
-        return method(self, x, given=given, **own) if named else method(self, x, **own)
+        result = method(self, x, given=given, **own) if named else method(self, x, **own)
+        shape = {"residual": (len(x), None), "nearest": tuple(x.shape)}.get(name, (len(x),))
+        check_result(f"{type(self).__name__}.{name}(x)", result, *shape)
+        return result
 
     return wrapped
 
 
-class Constraint(nn.Module, abc.ABC):
+class Constraint(Ranged, nn.Module, abc.ABC):
     r"""Base of all constraints. A subclass defines `residual`; a subclass of `Distance`, for a
     rule that has no residual, defines `distance`.
 
@@ -60,13 +63,13 @@ class Constraint(nn.Module, abc.ABC):
         InputError: If the class defines neither `residual` nor `distance`.
     """
 
-    _take_given: ClassVar = ("residual", "forward", "nearest")
+    _takes_fields: ClassVar = ("residual", "forward", "nearest")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name in cls._take_given:
+        for name in cls._takes_fields:
             if inspect.isfunction(method := vars(cls).get(name)):
-                setattr(cls, name, _accepts_given(method))
+                setattr(cls, name, _checked(name, method))
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if missing := sorted(cls.__abstractmethods__):
@@ -74,7 +77,7 @@ class Constraint(nn.Module, abc.ABC):
                 f"{cls.__name__} does not define `{'`, `'.join(missing)}`: define `residual` in a "
                 f"subclass of Constraint, or `distance` in a subclass of Distance."
             )
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
     @abc.abstractmethod
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -169,13 +172,13 @@ class Distance(Constraint):
         InputError: If the class defines `residual`, or does not define `distance`.
     """
 
-    _take_given: ClassVar = ("distance", "forward", "nearest")
+    _takes_fields: ClassVar = ("distance", "forward", "nearest")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls.residual is not Distance.residual:
             name = f"{cls.__name__} is a Distance that defines `residual`"
             raise InputError(f"{name}: define `distance` alone, or derive it from Constraint.")
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
     @abc.abstractmethod
     def distance(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -214,7 +217,9 @@ class Sum(Constraint):
             a weight is negative.
     """
 
-    def __init__(self, terms: list[Constraint], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, terms: list[Constraint], weights: Sequence[NonNegativeFloat] | None = None
+    ) -> None:
         super().__init__()
         if not terms:
             raise InputError("Sum expects at least one constraint, got none.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import check_range
+from .ranges import PositiveFloat
 
 
 class TotalBrightness(Constraint):
@@ -31,9 +31,8 @@ class TotalBrightness(Constraint):
         InputError: If the total is not positive.
     """
 
-    def __init__(self, total: float = 120.0) -> None:
+    def __init__(self, total: PositiveFloat = 120.0) -> None:
         super().__init__()
-        check_range(self, "(0, inf)", total=total)
         self.total = float(total)
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError, check_fields, check_range
+from .errors import InputError, check_fields
+from .ranges import PositiveFloat, PositiveInt
 
 
 class Burgers(Constraint):
@@ -45,16 +46,14 @@ class Burgers(Constraint):
     def __init__(
         self,
         scheme: Literal["euler", "crank_nicolson"] = "euler",
-        viscosity: float = 0.05,
-        length: float = 10.0,
-        dt: float = 0.125,
-        substeps: int = 5,
+        viscosity: PositiveFloat = 0.05,
+        length: PositiveFloat = 10.0,
+        dt: PositiveFloat = 0.125,
+        substeps: PositiveInt = 5,
     ) -> None:
         super().__init__()
         if scheme not in ("euler", "crank_nicolson"):
             raise InputError(f"Unknown scheme '{scheme}': use 'euler' or 'crank_nicolson'.")
-        check_range(self, "(0, inf)", viscosity=viscosity, length=length, dt=dt)
-        check_range(self, "[1, inf)", substeps=substeps)
         self.scheme = scheme
         self.viscosity = viscosity
         self.length = length

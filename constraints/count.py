@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from .base import Constraint
 from .batch import Given
 from .digest import check_hash, hash_content
-from .errors import InputError, check_fields, check_range
+from .errors import InputError, check_fields
+from .ranges import Natural, PositiveInt, Ranged
 
 FILE = "pretrained/count/counter.safetensors"
 ROOT = Path(__file__).resolve().parents[1]  # where the packages lie
 
 
-class Counter(nn.Module):
+class Counter(Ranged, nn.Module):
     r"""Creates a network that counts objects: strided convolutions to grids of half and of a
     quarter of the resolution, residual blocks on both, SiLU, and no normalisation, which would
     look at the whole image. The softplus at the end keeps the density of an empty sky near zero,
@@ -50,10 +51,8 @@ class Counter(nn.Module):
         InputError: If there are no features, or less than no blocks.
     """
 
-    def __init__(self, width: int = 24, blocks: int = 2) -> None:
+    def __init__(self, width: PositiveInt = 24, blocks: Natural = 2) -> None:
         super().__init__()
-        check_range(self, "[1, inf)", width=width)
-        check_range(self, "[0, inf)", blocks=blocks)
         self.width, self.blocks = width, blocks
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 5, stride=2, padding=2),
@@ -123,9 +122,8 @@ class Count(Constraint):
         InputError: If n is negative.
     """
 
-    def __init__(self, n: int = 8, counter: Counter | None = None) -> None:
+    def __init__(self, n: Natural = 8, counter: Counter | None = None) -> None:
         super().__init__()
-        check_range(self, "[0, inf)", n=n)
         self.n = n
         self.counter = (load_counter() if counter is None else counter).requires_grad_(False)
         self.sha256 = _hash(self.counter)

@@ -1,7 +1,9 @@
-r"""The exception that says "this input does not fit", as opposed to a bug, and the checks of
-numbers and of fields."""
+r"""The exception that says "this input does not fit", as opposed to a bug, and the checks
+of fields and of results."""
 
-__all__ = ["InputError", "check_fields", "check_range"]
+__all__ = ["InputError", "check_fields", "check_result"]
+
+from typing import Any
 
 from torch import Tensor
 
@@ -9,26 +11,6 @@ from torch import Tensor
 class InputError(ValueError):
     r"""Says in a sentence what came, what was wanted and what to do. The command line prints it
     without a traceback."""
-
-
-def check_range(owner: object, interval: str, /, **numbers: float) -> None:
-    r"""Checks that numbers lie in an interval.
-
-    Arguments:
-        owner: The object whose arguments are checked. The message names its class.
-        interval: The interval in the notation of mathematics, such as `[0, inf)` or `(0, 1]`.
-        numbers: The numbers by their names.
-
-    Raises:
-        InputError: If a number is outside of the interval or is not a number.
-    """
-    lower, upper = (float(end) for end in interval[1:-1].split(","))
-    for name, number in numbers.items():
-        above = number >= lower if interval[0] == "[" else number > lower
-        below = number <= upper if interval[-1] == "]" else number < upper
-        if not (above and below):
-            kind = type(owner).__name__
-            raise InputError(f"{kind} expects {name} in {interval}, got {number}.")
 
 
 def check_fields(owner: object, x: Tensor, wanted: str, fits: bool) -> None:
@@ -45,4 +27,24 @@ def check_fields(owner: object, x: Tensor, wanted: str, fits: bool) -> None:
     """
     if not fits:
         kind = type(owner).__name__
-        raise InputError(f"{kind} expects {wanted}, got fields of shape {tuple(x.shape)}.")
+        got = "" if x.is_floating_point() else "integer "
+        raise InputError(f"{kind} expects {wanted}, got {got}fields of shape {tuple(x.shape)}.")
+
+
+def check_result(name: str, result: Any, *shape: int | None) -> None:
+    r"""Checks that the result of a user's method is a tensor of a shape.
+
+    Arguments:
+        name: The name of the result, such as `Burgers.residual(x)`, for the message.
+        result: The result.
+        shape: The first sides of the shape that is wanted. None is any number of further sides.
+
+    Raises:
+        InputError: If it is not.
+    """
+    sides = tuple(result.shape) if isinstance(result, Tensor) else None
+    wanted = shape[:-1] if shape[-1] is None else shape
+    if sides is None or sides[: len(wanted)] != wanted or (shape[-1] and sides != wanted):
+        text = ", ".join("*" if side is None else str(side) for side in shape)
+        got = type(result).__name__ if sides is None else f"a tensor of shape {sides}"
+        raise InputError(f"{name} must be a tensor of shape ({text}), got {got}.")

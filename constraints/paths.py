@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError, check_fields, check_range
+from .errors import InputError, check_fields
+from .ranges import Natural, PositiveFloat, Ranged, Real
 
 
-class PlanarArm(nn.Module):
+class PlanarArm(Ranged, nn.Module):
     r"""Creates the kinematics of an arm in the plane: n links in a chain that begins at the
     origin. The angle of a link is taken against the link before it, and the angle of the link at
     the origin against axis 1.
@@ -33,9 +34,11 @@ class PlanarArm(nn.Module):
         InputError: If there are no links, or if a length is not positive and finite.
     """
 
-    def __init__(self, lengths: Sequence[float] = (1.0, 1.0), joints: bool = False) -> None:
+    def __init__(
+        self, lengths: Sequence[PositiveFloat] = (1.0, 1.0), joints: bool = False
+    ) -> None:
         super().__init__()
-        if not len(lengths) or not all(0 < length < math.inf for length in lengths):
+        if not len(lengths):
             raise InputError(f"PlanarArm expects positive lengths of links, got {lengths}.")
         self.lengths, self.joints = [float(length) for length in lengths], joints
 
@@ -120,8 +123,8 @@ class Waypoints(PathConstraint):
 
     def __init__(
         self,
-        index: Sequence[int],
-        targets: Sequence[Sequence[float]],
+        index: Sequence[Natural],
+        targets: Sequence[Sequence[Real]],
         kinematics: PlanarArm | None = None,
     ) -> None:
         super().__init__(kinematics)
@@ -171,10 +174,9 @@ class Obstacle(PathConstraint):
     centre: Tensor
 
     def __init__(
-        self, centre: Sequence[float], radius: float, kinematics: PlanarArm | None = None
+        self, centre: Sequence[Real], radius: PositiveFloat, kinematics: PlanarArm | None = None
     ) -> None:
         super().__init__(kinematics)
-        check_range(self, "(0, inf)", radius=radius)
         if not len(centre) or not _finite(centre):
             raise InputError(f"Obstacle expects a centre of finite numbers, got {centre}.")
         self.radius = radius
@@ -216,14 +218,12 @@ class MinimumHeight(PathConstraint):
 
     def __init__(
         self,
-        height: float,
-        channel: int = 1,
-        index: Sequence[int] | None = None,
+        height: Real,
+        channel: Natural = 1,
+        index: Sequence[Natural] | None = None,
         kinematics: PlanarArm | None = None,
     ) -> None:
         super().__init__(kinematics)
-        check_range(self, "(-inf, inf)", height=height)
-        check_range(self, "[0, inf)", channel=channel)
         self.height, self.channel = height, channel
         self.index = None if index is None else _frames(self, index)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from .base import Constraint
 from .batch import Given
 from .errors import InputError, check_fields
+from .ranges import Real
 
 
 class Polynomial(Constraint):
@@ -27,7 +28,7 @@ class Polynomial(Constraint):
             is not a whole number from 0.
     """
 
-    def __init__(self, terms: list[list[float]], inequality: bool = False) -> None:
+    def __init__(self, terms: list[list[Real]], inequality: bool = False) -> None:
         super().__init__()
         if not terms or {len(term) for term in terms} != {max(2, len(terms[0]))}:
             raise InputError(f"Polynomial expects terms [c, p_1, ..., p_d], got {terms}.")

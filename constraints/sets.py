@@ -10,13 +10,17 @@ __all__ = ["Ball", "Box", "ConvexSet", "Linear", "Simplex"]
 import abc
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError, check_fields, check_range
+from .errors import InputError, check_fields
+from .ranges import Integer, PositiveFloat, Range, Real
+
+_Bound = Annotated[float, Range("[-inf, inf]")]
 
 
 class ConvexSet(Constraint, abc.ABC):
@@ -48,9 +52,9 @@ class Linear(ConvexSet):
 
     def __init__(
         self,
-        matrix: Sequence[Sequence[float]],
-        offset: Sequence[float],
-        dim: int | None = None,
+        matrix: Sequence[Sequence[Real]],
+        offset: Sequence[Real],
+        dim: Integer | None = None,
     ) -> None:
         super().__init__()
         numbers = [*offset, *(number for row in matrix for number in row)]
@@ -139,7 +143,9 @@ class Box(ConvexSet):
     low: Tensor
     high: Tensor
 
-    def __init__(self, low: float | list[float] = 0.0, high: float | list[float] = 1.0) -> None:
+    def __init__(
+        self, low: _Bound | list[_Bound] = 0.0, high: _Bound | list[_Bound] = 1.0
+    ) -> None:
         super().__init__()
         bounds = [torch.as_tensor(v, dtype=torch.float64) for v in (low, high)]
         sizes = {v.numel() for v in bounds if v.ndim}
@@ -184,11 +190,13 @@ class Ball(ConvexSet):
     centre: Tensor
 
     def __init__(
-        self, radius: float = 1.0, centre: float | list[float] = 0.0, dim: int | None = None
+        self,
+        radius: PositiveFloat = 1.0,
+        centre: Real | list[Real] = 0.0,
+        dim: Integer | None = None,
     ) -> None:
         super().__init__()
         value = torch.as_tensor(centre, dtype=torch.float64)
-        check_range(self, "(0, inf)", radius=radius)
         if not torch.isfinite(value).all():
             raise InputError(f"Ball expects a finite centre, got {centre}.")
         self.radius, self.dim = radius, dim
@@ -239,9 +247,8 @@ class Simplex(ConvexSet):
         InputError: If the total is not positive and finite.
     """
 
-    def __init__(self, total: float = 1.0, dim: int = 1) -> None:
+    def __init__(self, total: PositiveFloat = 1.0, dim: Integer = 1) -> None:
         super().__init__()
-        check_range(self, "(0, inf)", total=total)
         self.total, self.dim = total, dim
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -275,7 +282,7 @@ def _fit(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 2))
 
 
-def _check_axis(constraint: Constraint, x: Tensor, dim: int | None) -> None:
+def _check_axis(constraint: Constraint, x: Tensor, dim: Integer | None) -> None:
     fits = dim is None or (-x.ndim < dim < x.ndim and dim != 0)
     check_fields(constraint, x, f"an axis {dim} of (B, C, *S)", fits)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import check_fields, check_range
+from .errors import check_fields
+from .ranges import PositiveFloat
 
 GRID = 512  # angles per turn among which the search for the nearest point starts
 ITERATIONS = 6
@@ -29,9 +30,8 @@ class Spiral(Constraint):
         scale: The outer radius R.
     """
 
-    def __init__(self, turns: float = 2.0, scale: float = 2.5) -> None:
+    def __init__(self, turns: PositiveFloat = 2.0, scale: PositiveFloat = 2.5) -> None:
         super().__init__()
-        check_range(self, "(0, inf)", turns=turns, scale=scale)
         self.turns, self.scale = turns, scale
 
     def curve(self, s: Tensor) -> Tensor:

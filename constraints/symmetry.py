@@ -15,7 +15,7 @@ __all__ = ["Periodic", "Reflection", "Rotation", "Symmetry"]
 import abc
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch import Tensor
 from .base import Constraint
 from .batch import Given
 from .errors import InputError, check_fields
+from .ranges import Integer, PositiveInt
 
 
 class Symmetry(Constraint, abc.ABC):
@@ -93,7 +94,7 @@ class Periodic(Symmetry):
         InputError: If these are not two positive numbers, or if there is one tile alone.
     """
 
-    def __init__(self, tiles: Sequence[int] = (2, 2)) -> None:
+    def __init__(self, tiles: Sequence[PositiveInt] = (2, 2)) -> None:
         super().__init__()
         if len(tiles) != 2 or min(tiles) < 1 or max(tiles) < 2:
             raise InputError(f"Periodic expects the tiles of two axes, not 1 x 1, got {[*tiles]}.")
@@ -125,7 +126,7 @@ class Reflection(Symmetry):
         InputError: If there is no axis, or another one than these two.
     """
 
-    def __init__(self, axes: Sequence[int] = (-1,)) -> None:
+    def __init__(self, axes: Sequence[Integer] = (-1,)) -> None:
         super().__init__()
         if not axes or not set(axes) <= {-1, -2} or len(set(axes)) != len(axes):
             raise InputError(f"Reflection expects the axes -1, -2 or both, got {list(axes)}.")
@@ -151,13 +152,11 @@ class Rotation(Symmetry):
         order: The number of turns that make a full one: 2 for half turns, 4 for quarter turns.
 
     Raises:
-        InputError: If the order is another one.
+        InputError: If the order is neither 2 nor 4.
     """
 
-    def __init__(self, order: int = 4) -> None:
+    def __init__(self, order: Literal[2, 4] = 4) -> None:
         super().__init__()
-        if order not in (2, 4):
-            raise InputError(f"Rotation expects the order 2 or 4, got {order}.")
         self.order = order
 
     def orbit(self, x: Tensor) -> Tensor:

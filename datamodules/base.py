@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Subset
 
-from constraints import Constraint, InputError
+from constraints import Constraint, InputError, Natural, PositiveInt, Seed
 
 from .dataset import FieldDataset
 from .loaders import KeyedData
@@ -51,11 +51,11 @@ class FieldData(KeyedData):
         self,
         constraint: Constraint,
         file: str,
-        seed: int = 0,
-        batch_size: int = 16,
+        seed: Seed = 0,
+        batch_size: PositiveInt = 16,
         mirror_samples: str | None = None,
-        predict_sizes: dict[str, int] | None = None,
-        num_workers: int = 0,
+        predict_sizes: dict[str, PositiveInt] | None = None,
+        num_workers: Natural = 0,
     ) -> None:
         super().__init__(seed, batch_size, num_workers)
         self.constraint = constraint

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import InputError, Key, TotalBrightness, check_range, uniform
+from constraints import InputError, Key, PositiveInt, Real, TotalBrightness, uniform
 
 from .simulated import Coords, SimulatedData
 
@@ -95,12 +95,11 @@ class BlackHoleData(SimulatedData):
     def __init__(
         self,
         constraint: TotalBrightness,
-        points: int = 64,
-        ranges: Mapping[str, Sequence[float]] | None = None,
+        points: PositiveInt = 64,
+        ranges: Mapping[str, Sequence[Real]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        check_range(self, "[1, inf)", points=points)
         self.points = points
         self.ranges = {name: list(ends) for name, ends in RANGES.items()}
         for name, ends in (ranges or {}).items():

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Burgers, Key, noise
+from constraints import Burgers, Key, PositiveInt, noise
 
 from .simulated import Coords, SimulatedData
 
@@ -44,7 +44,11 @@ class BurgersData(SimulatedData):
     constraint: Burgers
 
     def __init__(
-        self, constraint: Burgers, points: int = 64, frames: int = 64, **kwargs: Any
+        self,
+        constraint: Burgers,
+        points: PositiveInt = 64,
+        frames: PositiveInt = 64,
+        **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
         self.points = points

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from constraints import check_range, noise, uniform
+from constraints import Natural, PositiveInt, Seed, Share, check_range, noise, uniform
 
 from .galaxies import draw_background, draw_catalogue, render
 from .loaders import KeyedData
@@ -87,19 +87,17 @@ class CountingData(KeyedData):
 
     def __init__(
         self,
-        lowest: int = 4,
-        highest: int = 12,
-        points: int = 64,
-        sizes: tuple[int, int] = (512, 2048),
-        spoilt: float = 0.5,
-        seed: int = 0,
-        batch_size: int = 16,
-        num_workers: int = 0,
+        lowest: PositiveInt = 4,
+        highest: Natural = 12,
+        points: PositiveInt = 64,
+        sizes: tuple[PositiveInt, PositiveInt] = (512, 2048),
+        spoilt: Share = 0.5,
+        seed: Seed = 0,
+        batch_size: PositiveInt = 16,
+        num_workers: Natural = 0,
     ) -> None:
         super().__init__(seed, batch_size, num_workers)
-        check_range(self, "[1, inf)", lowest=lowest, points=points, sizes=min(sizes))
         check_range(self, f"[{lowest}, inf)", highest=highest)
-        check_range(self, "[0, 1]", spoilt=spoilt)
         self.numbers, self.points = (lowest, highest), points
         self.skies = {
             "train": Skies(self, "train", EPOCH, spoilt),

@@ -26,7 +26,7 @@ import torch
 from scipy.special import betaincinv, gammaincinv
 from torch import Tensor
 
-from constraints import Count, InputError, Key, check_range, noise, uniform
+from constraints import Count, InputError, Key, PositiveInt, check_range, noise, uniform
 
 from .simulated import Coords, SimulatedData
 
@@ -139,9 +139,9 @@ class GalaxyData(SimulatedData):
 
     constraint: Count
 
-    def __init__(self, constraint: Count, points: int = 128, **kwargs: Any) -> None:
+    def __init__(self, constraint: Count, points: PositiveInt = 128, **kwargs: Any) -> None:
         super().__init__(constraint, **kwargs)
-        check_range(self, "[1, inf)", n=constraint.n, points=points)
+        check_range(self, "[1, inf)", n=constraint.n)
         self.points = points
         # a counter is rarely off by one, an untrained one by most of n
         self.floor = max(2.0, constraint.n / 2)

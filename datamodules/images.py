@@ -12,7 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from constraints import Constraint, InputError, Key, check_range, generator
+from constraints import (
+    Constraint,
+    InputError,
+    Key,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    check_range,
+    generator,
+)
 
 from .simulated import Coords, SimulatedData
 
@@ -50,9 +59,9 @@ class ImageData(SimulatedData):
         self,
         constraint: Constraint,
         folder: str,
-        size: int,
-        total: float | None = None,
-        tolerance: float | None = None,
+        size: PositiveInt,
+        total: PositiveFloat | None = None,
+        tolerance: NonNegativeFloat | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)

@@ -25,7 +25,9 @@ from constraints import (
     InputError,
     Key,
     NavierStokes,
-    check_range,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
     noise,
     spectral,
 )
@@ -65,17 +67,14 @@ class KolmogorovData(SimulatedData):
         self,
         constraint: Constraint,
         flow: NavierStokes | None = None,
-        points: int = 64,
-        frames: int = 8,
-        start: float = 3.0,
-        max_velocity: float = 3.0,
-        peak_wavenumber: float = 4.0,
+        points: PositiveInt = 64,
+        frames: PositiveInt = 8,
+        start: NonNegativeFloat = 3.0,
+        max_velocity: PositiveFloat = 3.0,
+        peak_wavenumber: PositiveFloat = 4.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        check_range(self, "[1, inf)", points=points, frames=frames)
-        check_range(self, "(0, inf)", max_velocity=max_velocity, peak_wavenumber=peak_wavenumber)
-        check_range(self, "[0, inf)", start=start)
         own = [term for term in constraint.modules() if isinstance(term, NavierStokes)]
         self.flow = flow or (own[0] if own else NavierStokes())
         self.points = points

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from constraints import InputError, check_range, generator
+from constraints import InputError, Natural, PositiveInt, Ranged, Seed, generator
 
 
 class KeyedBatches(Sampler[list[int]]):
@@ -108,7 +108,7 @@ class ResumableLoader(DataLoader):
         pass
 
 
-class KeyedData(LightningDataModule):
+class KeyedData(Ranged, LightningDataModule):
     r"""Creates the loaders that all data modules share.
 
     Arguments:
@@ -117,10 +117,8 @@ class KeyedData(LightningDataModule):
         num_workers: The number of processes that read items; with 0 this process reads them.
     """
 
-    def __init__(self, seed: int, batch_size: int, num_workers: int) -> None:
+    def __init__(self, seed: Seed, batch_size: PositiveInt, num_workers: Natural) -> None:
         super().__init__()
-        check_range(self, "[1, inf)", batch_size=batch_size)
-        check_range(self, "[0, inf)", num_workers=num_workers)
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
 
     @classmethod

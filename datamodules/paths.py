@@ -8,14 +8,24 @@ range of their knots. Motion obeys no constraint but the limits of its coordinat
 __all__ = ["ArmData", "PointMassData"]
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from scipy.interpolate import BSpline
 from torch import Tensor
 
-from constraints import Box, InputError, Key, check_range, noise, uniform
+from constraints import (
+    Box,
+    InputError,
+    Key,
+    NonNegativeFloat,
+    PositiveFloat,
+    Range,
+    check_range,
+    noise,
+    uniform,
+)
 
 from .simulated import Coords, SimulatedData
 
@@ -41,7 +51,13 @@ class PointMassData(SimulatedData):
 
     constraint: Box
 
-    def __init__(self, constraint: Box, frames: int = 64, knots: int = 8, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        constraint: Box,
+        frames: Annotated[int, Range("[2, inf)")] = 64,
+        knots: Annotated[int, Range("[4, inf)")] = 8,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(constraint, **kwargs)
         self.frames, self.knots = frames, knots
         self.lower, self.upper = _limits(self, frames, knots)
@@ -106,18 +122,17 @@ class ArmData(SimulatedData):
     def __init__(
         self,
         constraint: Box,
-        lengths: Sequence[float] = (1.0, 1.0),
-        frames: int = 64,
-        knots: int = 8,
-        torque: float = 4.0,
-        damping: float = 1.0,
-        stiffness: float = 3.0,
+        lengths: Sequence[PositiveFloat] = (1.0, 1.0),
+        frames: Annotated[int, Range("[2, inf)")] = 64,
+        knots: Annotated[int, Range("[4, inf)")] = 8,
+        torque: NonNegativeFloat = 4.0,
+        damping: NonNegativeFloat = 1.0,
+        stiffness: NonNegativeFloat = 3.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
         if len(lengths) != 2 or min(lengths) <= 0:
             raise InputError(f"ArmData expects two positive lengths, got {lengths}.")
-        check_range(self, "[0, inf)", torque=torque, damping=damping, stiffness=stiffness)
         self.lengths = [float(length) for length in lengths]
         self.frames, self.knots = frames, knots
         self.torque, self.damping, self.stiffness = torque, damping, stiffness

@@ -21,7 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Key, Periodic, Reflection, Rotation, check_range, noise
+from constraints import (
+    Key,
+    Periodic,
+    PositiveFloat,
+    PositiveInt,
+    Reflection,
+    Rotation,
+    noise,
+)
 
 from .simulated import Coords, SimulatedData
 
@@ -57,13 +65,12 @@ class PeriodicData(SimulatedData):
     def __init__(
         self,
         constraint: Periodic | Reflection | Rotation,
-        points: int = 64,
-        sigma: float = 0.7,
-        length: float = 0.7,
+        points: PositiveInt = 64,
+        sigma: PositiveFloat = 0.7,
+        length: PositiveFloat = 0.7,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, **kwargs)
-        check_range(self, "(0, inf)", points=points, sigma=sigma, length=length)
         constraint.check_shape(torch.empty(1, 1, points, points))
         self.points = points
         self.sigma = sigma

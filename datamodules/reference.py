@@ -7,7 +7,7 @@ independent check.
 
 __all__ = ["ReferenceData"]
 
-from constraints import Constraint, InputError
+from constraints import Constraint, InputError, Natural, PositiveInt
 
 from .base import FieldData
 from .dataset import FieldDataset
@@ -32,7 +32,11 @@ class ReferenceData(FieldData):
     """
 
     def __init__(
-        self, constraint: Constraint, file: str, batch_size: int = 4, num_workers: int = 0
+        self,
+        constraint: Constraint,
+        file: str,
+        batch_size: PositiveInt = 4,
+        num_workers: Natural = 0,
     ) -> None:
         super().__init__(constraint, file, batch_size=batch_size, num_workers=num_workers)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from constraints import Constraint, InputError, Key
+from constraints import Constraint, InputError, Key, PositiveInt, Seed
 
 from .base import FieldData, check_sizes
 from .schema import compare, read_attributes, write_fields
@@ -54,8 +54,8 @@ class SimulatedData(FieldData, abc.ABC):
         self,
         constraint: Constraint,
         file: str,
-        sizes: dict[str, int] | None = None,
-        seed: int = 0,
+        sizes: dict[str, PositiveInt] | None = None,
+        seed: Seed = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(constraint, file, seed=seed, **kwargs)

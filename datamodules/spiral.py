@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Key, Spiral, check_range, noise, uniform
+from constraints import Key, NonNegativeFloat, Spiral, noise, uniform
 
 from .simulated import Coords, SimulatedData
 
@@ -25,9 +25,8 @@ class SpiralData(SimulatedData):
 
     constraint: Spiral
 
-    def __init__(self, constraint: Spiral, std: float = 0.01, **kwargs: Any) -> None:
+    def __init__(self, constraint: Spiral, std: NonNegativeFloat = 0.01, **kwargs: Any) -> None:
         super().__init__(constraint, **kwargs)
-        check_range(self, "[0, inf)", std=std)
         self.std = std
         # one point in 4e10 lies beyond 7 std; the rest is for rounding
         self.floor = 7 * std + 1e-6 * constraint.scale

@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, InputError, check_range, derive_seed, noise, take
+from constraints import (
+    Batch,
+    Constraint,
+    InputError,
+    Natural,
+    PositiveInt,
+    Seed,
+    derive_seed,
+    noise,
+    take,
+)
 from mdm import Denoiser, Result
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
@@ -51,23 +61,23 @@ class Inverse(Evaluation):
         operator: Operator,
         solver: Solver,
         mirror: Mirror | None = None,
-        fields: int = 1,
-        samples: int = 8,
+        fields: PositiveInt = 1,
+        samples: PositiveInt = 8,
         task: str = "inverse",
         method: str = "dps",
-        seed: int = 0,
-        first: int = 0,
+        seed: Seed = 0,
+        first: Natural = 0,
     ) -> None:
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "operator", "solver", "mirror")
         self.denoiser, self.operator, self.solver = denoiser, operator, solver
         if fields * samples < 3:
             raise InputError(f"Inverse needs 3 samples or more, got {samples} of {fields} fields.")
-        check_range(self, "[0, inf)", first=first)
         operator.check_constraint(constraint)
         self.first, self.fields, self.per_field = first, fields, samples
         self.prepared: Solver | None = None
         self.counts: tuple[int, int] | None = None  # of numbers measured, and of free numbers
+        self.unguided = 0  # samples that went without guidance at more than half of the levels
 
     def setup(self, stage: str) -> None:
         size = self.trainer.world_size
@@ -77,6 +87,7 @@ class Inverse(Evaluation):
     def on_test_start(self) -> None:
         super().on_test_start()
         self.prepared = self.counts = None
+        self.unguided = 0
         if self.test_fields() < self.first + self.fields:
             raise InputError(
                 f"Inverse measures {self.fields} test fields from position {self.first} on, but "
@@ -115,10 +126,11 @@ class Inverse(Evaluation):
 
         result, x_hat = self.account(self.denoiser, seeds, solve)
         ends = {"clean": x_hat}
-        if not torch.equal(result.noisy, result.y):
+        if result.noisy is not result.y and not torch.equal(result.noisy, result.y):
             with torch.no_grad():
                 ends["published"] = self.mirror.inverse(result.noisy)
         report = {"rejected": [0] * len(x), **result.report}
+        self.unguided += sum(2 * n > report.get("guided", 0) for n in report["rejected"])
         reported = {k: torch.tensor(report[k], device=x.device) for k in REPORTED if k in report}
         for name, end in ends.items():
             extra = dict(reported)
@@ -147,6 +159,11 @@ class Inverse(Evaluation):
                 ends = {"value": floor, "ci95": [floor, floor]}
                 rows.append({**data, "metric": "chi2_floor", **ends})
         return rows
+
+    def notes(self) -> list[str]:
+        n = int(self._sum(torch.tensor(self.unguided)))
+        left = f"{self.method} left its guidance out at more than half of the levels"
+        return [f"{left} of {n} samples: they know little of the measurement."] if n else []
 
     def _picture(self, m: Tensor, x: Tensor) -> Tensor:
         r"""Returns measurements as fields, with NaN where no field leaves a trace in them."""

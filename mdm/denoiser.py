@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, PositiveInt, Ranged, check_result
 from namm import Padding, in_python_alone, load_part, pad_per_axis
 
 from .schedule import Schedule, VPSchedule
 
 
-class Denoiser(nn.Module, abc.ABC):
+class Denoiser(Ranged, nn.Module, abc.ABC):
     r"""Base of all denoisers. A subclass defines `denoise`.
 
     Arguments:
@@ -41,7 +41,9 @@ class Denoiser(nn.Module, abc.ABC):
         Returns:
             The means, with shape `(B, C, *S)`.
         """
-        return self.denoise(y_t, t.expand(len(y_t)))
+        y_hat = self.denoise(y_t, t.expand(len(y_t)))
+        check_result(f"{type(self).__name__}.denoise(y_t, t)", y_hat, *y_t.shape)
+        return y_hat
 
     @abc.abstractmethod
     def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class DiffusersDenoiser(Denoiser):
         net: nn.Module,
         schedule: Schedule | None = None,
         padding: Sequence[Padding] | None = None,
-        patch: int = 1,
+        patch: PositiveInt = 1,
         bfloat16: bool = False,
     ) -> None:
         super().__init__(schedule or VPSchedule())

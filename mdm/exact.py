@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from constraints import noise, uniform
+from constraints import Real, noise, uniform
 
 from .denoiser import Denoiser
 from .schedule import Schedule, VPSchedule
@@ -32,7 +32,7 @@ class GaussianDenoiser(Denoiser):
     basis: Tensor
 
     def __init__(
-        self, cov: Tensor, mean: Tensor | float = 0.0, schedule: Schedule | None = None
+        self, cov: Tensor, mean: Tensor | Real = 0.0, schedule: Schedule | None = None
     ) -> None:
         super().__init__(schedule or VPSchedule())
         variance, basis = torch.linalg.eigh(cov)

@@ -5,7 +5,15 @@ __all__ = ["Generation"]
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, Given, InputError, check_range, derive_seed
+from constraints import (
+    Batch,
+    Constraint,
+    Given,
+    InputError,
+    PositiveInt,
+    Seed,
+    derive_seed,
+)
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
@@ -41,17 +49,16 @@ class Generation(Evaluation):
         mirror: Mirror | None = None,
         restorer: Mirror | None = None,
         sampler: Sampler | None = None,
-        samples: int = 128,
-        batch_samples: int = 64,
+        samples: PositiveInt = 128,
+        batch_samples: PositiveInt = 64,
         task: str = "generation",
         method: str = "dm",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         if samples < 3:
             raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
-        check_range(self, "[1, inf)", batch_samples=batch_samples)
         self.denoiser = denoiser
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, Natural, PositiveInt, Ranged
 
 FREQUENCIES = 32  # of the sines of the time
 
@@ -29,7 +29,7 @@ class Block(nn.Module):
         return h + change
 
 
-class MLP(nn.Module):
+class MLP(Ranged, nn.Module):
     r"""Creates a multilayer perceptron for noisy points and their times, to be the network of a
     `DiffusersDenoiser`.
 
@@ -40,7 +40,9 @@ class MLP(nn.Module):
         layers: The number of residual blocks.
     """
 
-    def __init__(self, channels: int = 2, width: int = 256, layers: int = 3) -> None:
+    def __init__(
+        self, channels: PositiveInt = 2, width: PositiveInt = 256, layers: Natural = 3
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.time = TimestepEmbedding(2 * FREQUENCIES, width, post_act_fn="silu")

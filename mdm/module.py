@@ -3,13 +3,23 @@ r"""The stage that trains a diffusion model in mirror space."""
 __all__ = ["MDM"]
 
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from constraints import Batch, Constraint, Given, check_range, derive_seed
+from constraints import (
+    Batch,
+    Constraint,
+    Given,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Real,
+    Seed,
+    derive_seed,
+)
 from namm import (
     ConstraintDistance,
     IdentityMirror,
@@ -58,19 +68,18 @@ class MDM(Stage):
         mirror: Mirror | None = None,
         constraint: Constraint | None = None,
         sampler: Sampler | None = None,
-        val_samples: int = 128,
-        batch_samples: int = 64,
-        t_min: float = 1e-3,
-        log_normal: tuple[float, float] | None = None,
+        val_samples: PositiveInt = 128,
+        batch_samples: PositiveInt = 64,
+        t_min: OpenShare = 1e-3,
+        log_normal: tuple[Real, PositiveFloat] | None = None,
         optimiser: Optimiser = Optimiser(lr=2e-4, beta1=0.9),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(optimiser, seed)
-        check_range(self, "[1, inf)", val_samples=val_samples, batch_samples=batch_samples)
         save_recipe(self, "denoiser", "mirror", "constraint", "sampler")
         self.denoiser = denoiser
         self.mirror = (mirror or IdentityMirror()).requires_grad_(False)
-        self.constraint = constraint
+        self.constraint = constraint and constraint.requires_grad_(False)
         self.sampler = sampler or DPMSolver()
         self.val_samples, self.batch_samples = val_samples, batch_samples
         self.t_min, self.log_normal = t_min, log_normal
@@ -99,7 +108,7 @@ class MDM(Stage):
     def origin(self) -> Origin:
         return Origin(self.constraint, self.mirror, diffusion=True)
 
-    def train(self, mode: bool = True) -> "MDM":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.mirror.eval()
         return self

@@ -6,12 +6,12 @@ import abc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from constraints import Given, check_range, noise, take
+from constraints import Given, OpenShare, Range, Ranged, noise, take
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -133,7 +133,7 @@ def given_rows(parts: Sequence[Given], start: int, n: int) -> Given | None:
     return take(given, torch.arange(start, start + n) % size)
 
 
-class Sampler(abc.ABC):
+class Sampler(Ranged, abc.ABC):
     r"""Base of all samplers."""
 
     @abc.abstractmethod
@@ -184,9 +184,11 @@ class DPMSolver(Sampler):
         end: The last time at which it is called, above 0.
     """
 
-    def __init__(self, steps: int = 20, end: float = 1e-3) -> None:
-        check_range(self, "[2, inf)", steps=steps)
-        check_range(self, "(0, 1)", end=end)
+    def __init__(
+        self,
+        steps: Annotated[int, Range("[2, inf)")] = 20,
+        end: OpenShare = 1e-3,
+    ) -> None:
         self.steps, self.end = steps, end
 
     @torch.no_grad()

@@ -13,8 +13,10 @@ import math
 import torch
 from torch import Tensor
 
+from constraints import NonNegativeFloat, OpenShare, PositiveFloat, Ranged
 
-class Schedule(abc.ABC):
+
+class Schedule(Ranged, abc.ABC):
     r"""Base of all schedules."""
 
     @abc.abstractmethod
@@ -83,7 +85,7 @@ class VPSchedule(Schedule):
         beta_max: The rate at t = 1.
     """
 
-    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+    def __init__(self, beta_min: NonNegativeFloat = 0.1, beta_max: PositiveFloat = 20.0) -> None:
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,9 +100,7 @@ class CosineSchedule(Schedule):
         end: The fraction c of the quarter turn, below 1 so that some signal is left at t = 1.
     """
 
-    def __init__(self, end: float = 0.99) -> None:
-        if not 0 < end < 1:
-            raise ValueError(f"CosineSchedule expects an end between 0 and 1, got {end}.")
+    def __init__(self, end: OpenShare = 0.99) -> None:
         self.end = end
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:

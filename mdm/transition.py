@@ -7,12 +7,12 @@ their grid of times and their coefficients. Unconditional samplers and guided so
 __all__ = ["DDIM", "Ancestral", "Step", "Transition"]
 
 import abc
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from constraints import InputError, check_range
+from constraints import InputError, OpenShare, PositiveInt, Range, Ranged, Share, check_range
 
 from .schedule import Schedule, VPSchedule
 
@@ -25,7 +25,7 @@ class Step(NamedTuple):
     std: float
 
 
-class Transition(abc.ABC):
+class Transition(Ranged, abc.ABC):
     r"""Base of all transitions. Its chain begins at the time `start`; below 1 a solver begins it
     with a first guess of the field, with noise."""
 
@@ -79,11 +79,12 @@ class DDIM(Transition):
     """
 
     def __init__(
-        self, steps: int = 100, eta: float = 1.0, start: float = 1.0, end: float | None = None
+        self,
+        steps: PositiveInt = 100,
+        eta: Share = 1.0,
+        start: Annotated[float, Range("(0, 1]")] = 1.0,
+        end: OpenShare | None = None,
     ) -> None:
-        check_range(self, "[1, inf)", steps=steps)
-        check_range(self, "[0, 1]", eta=eta)
-        check_range(self, "(0, 1]", start=start)
         if end is not None:
             check_range(self, "[2, inf)", steps=steps)
             check_range(self, f"(0, {start})", end=end)

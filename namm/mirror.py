@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, Ranged
 
 from .description import describe
 
@@ -35,7 +35,7 @@ class Clamped(Protocol):
         r"""Returns the weights to their allowed range."""
 
 
-class Mirror(nn.Module, abc.ABC):
+class Mirror(Ranged, nn.Module, abc.ABC):
     r"""Base of all mirrors."""
 
     @abc.abstractmethod

@@ -3,12 +3,12 @@ r"""The stage that trains the maps, and fine-tunes the inverse map."""
 __all__ = ["NAMM"]
 
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from constraints import Batch, Constraint, InputError
+from constraints import Batch, Constraint, InputError, Natural, NonNegativeFloat, Seed
 
 from .evaluation.metrics import ConstraintDistance
 from .losses import mirror_losses
@@ -36,7 +36,7 @@ class NAMM(Stage):
 
     Arguments:
         mirror: The maps g and f.
-        constraint: The constraint whose distance is trained.
+        constraint: The constraint whose distance trains the maps. Its own weights are frozen.
         sigma_max: The largest std of the noise that f learns to remove, in field units.
         constraint_weight: The weight :math:`\lambda`.
         constraint_warmup: The steps over which :math:`\lambda` rises from 0 in training. Maps that
@@ -58,14 +58,14 @@ class NAMM(Stage):
         self,
         mirror: Mirror,
         constraint: Constraint,
-        sigma_max: float = 0.1,
-        constraint_weight: float = 1.0,
-        constraint_warmup: int = 0,
-        regulariser_weight: float = 1e-3,
+        sigma_max: NonNegativeFloat = 0.1,
+        constraint_weight: NonNegativeFloat = 1.0,
+        constraint_warmup: Natural = 0,
+        regulariser_weight: NonNegativeFloat = 1e-3,
         freeze_forward: bool = False,
         init_from: str | None = None,
         optimiser: Optimiser = Optimiser(lr=2e-4, beta1=0.5),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(optimiser, seed)
         save_recipe(self, "mirror", "constraint")
@@ -73,6 +73,7 @@ class NAMM(Stage):
         self.sigma_max = sigma_max
         self.constraint_weight, self.constraint_warmup = constraint_weight, constraint_warmup
         self.regulariser_weight = regulariser_weight
+        constraint.requires_grad_(False)
         if init_from is not None:
             state = read_checkpoint(init_from)
             try:
@@ -91,7 +92,7 @@ class NAMM(Stage):
     def origin(self) -> Origin:
         return Origin(self.constraint, self.mirror)
 
-    def train(self, mode: bool = True) -> "NAMM":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.freeze_forward:  # nor may dropout or running statistics move mirror space
             self.mirror.freeze_forward()

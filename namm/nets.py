@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from constraints import InputError, check_range
+from constraints import BelowOne, InputError, Natural, OpenShare, PositiveInt, Ranged
 
 from .padding import AxisConv2d, AxisConvTranspose2d, Padding, known
 
 
-class ICNN(nn.Module):
+class ICNN(Ranged, nn.Module):
     r"""Creates the gradient of a strongly convex potential made of an input-convex network.
 
     .. math::
@@ -55,15 +55,14 @@ class ICNN(nn.Module):
 
     def __init__(
         self,
-        channels: int | None = None,
-        width: int = 32,
-        layers: int = 3,
-        strength: float = 0.9,
+        channels: PositiveInt | None = None,
+        width: PositiveInt = 32,
+        layers: PositiveInt = 3,
+        strength: OpenShare = 0.9,
         padding: Sequence[Padding] | None = None,
     ) -> None:
         super().__init__()
         channels, padding = known(self, channels, padding)
-        check_range(self, "(0, 1)", strength=strength)
         self.strength = strength
         # q and l of all layers see the same x: one convolution computes them all
         self.free = AxisConv2d(channels, 2 * (layers + 1) * width, 3, padding=padding)
@@ -130,7 +129,7 @@ class ICNN(nn.Module):
             conv.weight.clamp_(min=0)
 
 
-class ResNet(nn.Module):
+class ResNet(Ranged, nn.Module):
     r"""Creates the residual generator of the reference: a 7x7 convolution, two of stride 2,
     residual blocks with instance normalisation, two transposed convolutions and a last 7x7
     convolution.
@@ -148,10 +147,10 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        channels: int | None = None,
-        width: int = 64,
-        blocks: int = 6,
-        dropout: float = 0.5,
+        channels: PositiveInt | None = None,
+        width: PositiveInt = 64,
+        blocks: Natural = 6,
+        dropout: BelowOne = 0.5,
         skip: bool = True,
         softplus: bool = False,
         padding: Sequence[Padding] | None = None,
@@ -188,7 +187,7 @@ class ResNet(nn.Module):
         return F.softplus(x) if self.softplus else x
 
 
-class PatchNet(nn.Module):
+class PatchNet(Ranged, nn.Module):
     r"""Creates a network that works on patches, where a CPU is fast, and finishes at full
     resolution.
 
@@ -214,13 +213,13 @@ class PatchNet(nn.Module):
 
     def __init__(
         self,
-        channels: int | None = None,
-        patch: int = 4,
-        width: int = 96,
-        blocks: int = 6,
-        detail: int = 24,
-        finish: int = 2,
-        dilations: Sequence[int] = (1,),
+        channels: PositiveInt | None = None,
+        patch: PositiveInt = 4,
+        width: PositiveInt = 96,
+        blocks: Natural = 6,
+        detail: PositiveInt = 24,
+        finish: Natural = 2,
+        dilations: Sequence[PositiveInt] = (1,),
         bfloat16: bool = False,
         padding: Sequence[Padding] | None = None,
     ) -> None:

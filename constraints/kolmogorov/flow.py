@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ..base import Constraint
 from ..batch import Given
-from ..errors import InputError, check_fields, check_range
+from ..errors import InputError, check_fields
+from ..ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Real
 from .spectral import divergence, project
 from .van_leer import Stepper
 
@@ -44,9 +45,8 @@ class Divergence(Constraint):
         dx: The side h of a cell.
     """
 
-    def __init__(self, dx: float = 2 * math.pi / 64) -> None:
+    def __init__(self, dx: PositiveFloat = 2 * math.pi / 64) -> None:
         super().__init__()
-        check_range(self, "(0, inf)", dx=dx)
         self.dx = dx
 
     def residual(self, x: Tensor, given: Given | None = None) -> Tensor:
@@ -94,18 +94,15 @@ class NavierStokes(Constraint):
 
     def __init__(
         self,
-        viscosity: float = 1e-3,
-        length: float = 2 * math.pi,
-        wavenumber: float = 4.0,
-        amplitude: float = 1.0,
-        drag: float = 0.1,
-        dt: float = 0.2,
-        substeps: int = 20,
+        viscosity: NonNegativeFloat = 1e-3,
+        length: PositiveFloat = 2 * math.pi,
+        wavenumber: Real = 4.0,
+        amplitude: Real = 1.0,
+        drag: NonNegativeFloat = 0.1,
+        dt: PositiveFloat = 0.2,
+        substeps: PositiveInt = 20,
     ) -> None:
         super().__init__()
-        check_range(self, "(0, inf)", length=length, dt=dt)
-        check_range(self, "[1, inf)", substeps=substeps)
-        check_range(self, "[0, inf)", viscosity=viscosity, drag=drag)
         self.viscosity = viscosity
         self.length = length
         self.wavenumber = wavenumber

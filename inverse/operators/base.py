@@ -21,10 +21,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError, check_fields, check_range, noise
+from constraints import (
+    Constraint,
+    Given,
+    InputError,
+    NonNegativeFloat,
+    Ranged,
+    check_fields,
+    check_range,
+    check_result,
+    noise,
+    take,
+)
 
 
-class Operator(nn.Module, abc.ABC):
+class Operator(Ranged, nn.Module, abc.ABC):
     r"""Base of all operators. A subclass defines `forward`.
 
     Arguments:
@@ -38,7 +49,7 @@ class Operator(nn.Module, abc.ABC):
     std: Tensor
     observes = True  # whether a measurement tells something of the field
 
-    def __init__(self, std: float | Tensor) -> None:
+    def __init__(self, std: NonNegativeFloat | Tensor) -> None:
         super().__init__()
         value = torch.as_tensor(std, dtype=torch.get_default_dtype())
         for end in value.aminmax():
@@ -94,16 +105,32 @@ class Operator(nn.Module, abc.ABC):
             given: The data of each field.
 
         Raises:
-            InputError: If the std does not broadcast to the measurements.
+            InputError: If the fields are not of floating point or the seeds are not as many, if
+                the std does not broadcast to the measurements, or if the operator returns other
+                than a finite measurement of each field by itself.
         """
+        n = len(seeds)
+        check_fields(self, x, f"{n} float fields", x.is_floating_point() and len(x) == n)
         m, _ = self.predict(x, given)
+        self._check(m, x, given)
         shape, std = tuple(m.shape), tuple(self.std.shape)
         pairs = zip(reversed(std), reversed(shape), strict=False)
         if len(std) > len(shape) or any(a not in (1, b) for a, b in pairs):
             name = type(self).__name__
             raise InputError(f"{name} measures arrays of shape {shape}, got a std of shape {std}.")
-        n = noise([(seed, "measure") for seed in seeds], m.shape[1:], m)
-        return m + self.std.to(m) * n
+        keys = [(seed, "measure") for seed in seeds]
+        return m + self.std.to(m) * noise(keys, m.shape[1:], m)
+
+    @torch.no_grad()
+    def _check(self, m: Tensor, x: Tensor, given: Given | None) -> None:
+        r"""Checks the noiseless measurements of fields, and that the last field has the same
+        measurement alone."""
+        check_result(f"{type(self).__name__}.predict(x)", m, len(x), None)
+        alone, _ = self.predict(x[-1:], take(given, slice(-1, None)))
+        close = torch.allclose(alone, m[-1:], rtol=1e-3, atol=1e-3 * float(m.abs().amax()))
+        if not (m.isfinite().all() and close):
+            fault = "mixes the fields of a batch" if m.isfinite().all() else "is not finite"
+            raise InputError(f"The measurement by {type(self).__name__} {fault}: repair it.")
 
     def check_constraint(self, constraint: Constraint) -> None:
         r"""Raises an `InputError` if answers cannot be judged by a constraint. By default every

@@ -8,7 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from constraints import InputError, check_range
+from constraints import (
+    NonNegativeFloat,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from .base import SVD, LinearOperator, check_last_axes, check_sides
 
@@ -50,15 +55,13 @@ class Blur(LinearOperator):
 
     def __init__(
         self,
-        sigma: float,
-        size: list[int],
+        sigma: PositiveFloat,
+        size: list[PositiveInt],
         boundary: Literal["circular", "reflect", "zero"] = "circular",
-        cutoff: float = 1e-3,
-        std: float | Tensor = 0.05,
+        cutoff: OpenShare = 1e-3,
+        std: NonNegativeFloat | Tensor = 0.05,
     ) -> None:
         super().__init__(std)
-        check_range(self, "(0, inf)", sigma=sigma)
-        check_range(self, "(0, 1)", cutoff=cutoff)
         check_sides(self, size, axes=2)
         self.size = list(size)
         gains = []
@@ -113,8 +116,6 @@ def _matrix(n: int, sigma: float, boundary: str) -> Tensor:
         period = max(2 * (n - 1), 1)
         source = source % period
         source = torch.minimum(source, period - source) if n > 1 else source
-    elif boundary == "circular":
-        source = source % n
     else:
-        raise InputError(f"Blur knows no boundary {boundary!r}: use circular, reflect or zero.")
+        source = source % n
     return torch.zeros(n, n, dtype=torch.float64).scatter_add(1, source, weights)

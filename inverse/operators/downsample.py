@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from constraints import InputError, check_range
+from constraints import InputError, Integer, NonNegativeFloat, PositiveInt
 
 from .base import SVD, LinearOperator
 
@@ -25,10 +25,12 @@ class Downsample(LinearOperator):
     """
 
     def __init__(
-        self, factor: int, dims: Sequence[int] = (-2, -1), std: float | Tensor = 0.05
+        self,
+        factor: PositiveInt,
+        dims: Sequence[Integer] = (-2, -1),
+        std: NonNegativeFloat | Tensor = 0.05,
     ) -> None:
         super().__init__(std)
-        check_range(self, "[1, inf)", factor=factor)
         if not dims or max(dims) >= 0 or len(set(dims)) < len(dims):
             raise InputError(f"Downsample expects distinct negative axes, got {list(dims)}.")
         self.factor, self.dims = factor, list(dims)

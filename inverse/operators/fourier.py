@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from constraints import check_range, generator
+from constraints import Natural, NonNegativeFloat, PositiveInt, Seed, Share, generator
 
 from .base import Orthonormal, check_last_axes, check_sides
 
@@ -41,16 +41,14 @@ class Fourier(Orthonormal):
 
     def __init__(
         self,
-        size: list[int],
-        fraction: float = 0.25,
-        low: int = 2,
-        seed: int = 0,
-        std: float | Tensor = 0.05,
+        size: list[PositiveInt],
+        fraction: Share = 0.25,
+        low: Natural = 2,
+        seed: Seed = 0,
+        std: NonNegativeFloat | Tensor = 0.05,
     ) -> None:
         super().__init__(std)
         check_sides(self, size, axes=2)
-        check_range(self, "[0, 1]", fraction=fraction)
-        check_range(self, "[0, inf)", low=low)
         self.size = h, w = list(size)
         i, j = (k.flatten() for k in torch.meshgrid(*map(torch.arange, (h, w)), indexing="ij"))
         place, opposite = i * w + j, -i % h * w + -j % w

@@ -5,7 +5,7 @@ __all__ = ["Mask"]
 import torch
 from torch import Tensor
 
-from constraints import InputError
+from constraints import InputError, Natural, NonNegativeFloat, PositiveInt
 
 from .base import Orthonormal, check_last_axes
 
@@ -28,10 +28,10 @@ class Mask(Orthonormal):
 
     def __init__(
         self,
-        size: list[int],
-        box: list[int],
+        size: list[PositiveInt],
+        box: list[Natural],
         hidden: bool = False,
-        std: float | Tensor = 0.2,
+        std: NonNegativeFloat | Tensor = 0.2,
     ) -> None:
         super().__init__(std)
         if len(size) != 2 or len(box) != 4:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from constraints import check_range, generator
+from constraints import NonNegativeFloat, PositiveInt, Seed, generator
 
 from .base import SVD, LinearOperator, check_last_axes, check_sides
 
@@ -34,10 +34,13 @@ class RandomProjection(LinearOperator):
     values: Tensor
 
     def __init__(
-        self, rows: int, shape: list[int], seed: int = 0, std: float | Tensor = 0.05
+        self,
+        rows: PositiveInt,
+        shape: list[PositiveInt],
+        seed: Seed = 0,
+        std: NonNegativeFloat | Tensor = 0.05,
     ) -> None:
         super().__init__(std)
-        check_range(self, "[1, inf)", rows=rows)
         check_sides(self, shape)
         self.shape, n = list(shape), math.prod(shape)
         a = torch.randn(rows, n, generator=generator(seed, "projection"), dtype=torch.float64)

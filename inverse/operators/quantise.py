@@ -5,7 +5,7 @@ __all__ = ["Quantise"]
 import torch
 from torch import Tensor
 
-from constraints import check_range
+from constraints import NonNegativeFloat, PositiveFloat
 
 from .base import Liftable
 
@@ -19,9 +19,8 @@ class Quantise(Liftable):
         std: The std of the measurement noise.
     """
 
-    def __init__(self, step: float, std: float | Tensor = 0.05) -> None:
+    def __init__(self, step: PositiveFloat, std: NonNegativeFloat | Tensor = 0.05) -> None:
         super().__init__(std)
-        check_range(self, "(0, inf)", step=step)
         self.step = step
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from constraints import Constraint, Given, InputError
+from constraints import Constraint, Given, InputError, NonNegativeFloat
 from namm import describe_constraint
 
 from .base import Operator
@@ -25,7 +25,7 @@ class Residual(Operator):
 
     observes = False
 
-    def __init__(self, constraint: Constraint, std: float = 1.0) -> None:
+    def __init__(self, constraint: Constraint, std: NonNegativeFloat = 1.0) -> None:
         super().__init__(std)
         self.constraint = constraint
 

@@ -5,7 +5,7 @@ __all__ = ["Select"]
 import torch
 from torch import Tensor
 
-from constraints import InputError
+from constraints import InputError, Integer, NonNegativeFloat, PositiveInt
 
 from .base import Orthonormal
 
@@ -27,7 +27,11 @@ class Select(Orthonormal):
     index: Tensor
 
     def __init__(
-        self, dim: int, index: list[int] | int, size: int, std: float | Tensor = 0.2
+        self,
+        dim: Integer,
+        index: list[Integer] | Integer,
+        size: PositiveInt,
+        std: NonNegativeFloat | Tensor = 0.2,
     ) -> None:
         super().__init__(std)
         kept = list(range(index)) if isinstance(index, int) else index

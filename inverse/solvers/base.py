@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from constraints import Given
+from constraints import Given, InputError, Ranged, check_result
 from mdm import DDIM, Denoiser, Level, Result, Transition, chain, descend
 
 from ..operators.base import Operator
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     vjps: int
 
 
-class Solver(nn.Module, abc.ABC):
+class Solver(Ranged, nn.Module, abc.ABC):
     r"""Base of all solvers. Hyper-parameters belong to `__init__`, tensors to the call. A module,
     so that a constraint or a network inside follows the device."""
 
@@ -84,14 +84,20 @@ class Run:
         operator: The operator.
         m: The measurements, with shape `(B, *M)`.
         given: The data of each sample.
+
+    Raises:
+        InputError: If a measurement is not finite.
     """
 
     def __init__(
         self, denoiser: Denoiser, operator: Operator, m: Tensor, given: Given | None = None
     ) -> None:
+        if not m.isfinite().all():
+            raise InputError("A measurement is not finite: leave its numbers out with a Select.")
         self.denoiser, self.operator, self.m, self.given = denoiser, operator, m, given
         self.scale = torch.zeros(len(m), device=m.device)
         self.rejected = torch.zeros_like(self.scale, dtype=torch.long)
+        self.guided = 0  # the number of guidances so far
 
     def pull(
         self, y_t: Tensor, t: Tensor, functional: Callable[[Tensor], Tensor]
@@ -131,7 +137,9 @@ class Run:
 
     def predict(self, y: Tensor) -> Tensor:
         r"""Returns the noiseless measurements of fields `(B, C, *S)`, with shape `(B, *M)`."""
-        return self.operator.predict(y, self.given)[0]
+        m_hat, _ = self.operator.predict(y, self.given)
+        check_result(f"{type(self.operator).__name__}.predict(y)", m_hat, *self.m.shape)
+        return m_hat
 
     def slope(self, y_t: Tensor, t: Tensor, loss: Misfit) -> tuple[Tensor, Tensor]:
         r"""Returns the denoised fields and the gradient of a loss, as `pull` does."""
@@ -141,7 +149,7 @@ class Run:
         r"""Returns the guidance with 0 for the samples for which it has blown up, as `guard`
         decides, and counts these samples."""
         move, self.scale, bad = guard(move, self.scale, limit)
-        self.rejected = self.rejected + bad
+        self.rejected, self.guided = self.rejected + bad, self.guided + 1
         return move
 
 
@@ -150,7 +158,8 @@ class Sequential(Solver, abc.ABC, Generic[State]):
     or with None.
 
     A guidance that is not finite, or more than 1000 times its own running scale, is left out for
-    that sample at that level, and counted in the report as `rejected`; no sample is ever dropped.
+    that sample at that level. The report counts it as `rejected`, of `guided` guidances in all. No
+    sample is ever dropped.
 
     Arguments:
         transition: The transitions; 100 ancestral steps, `DDIM()`, if missing.
@@ -209,6 +218,7 @@ class Sequential(Solver, abc.ABC, Generic[State]):
     ) -> Result:
         with torch.inference_mode(False), torch.no_grad():
             # a normal tensor, also where the caller is in inference mode
+            check_result("The measurement m", m, len(seeds), None)
             run = Run(denoiser, operator, m.to(denoiser.template, copy=True), given)
             state = self.begin(run, shape)
             origin = None
@@ -222,7 +232,8 @@ class Sequential(Solver, abc.ABC, Generic[State]):
             result = chain(self.transition, denoiser, shape, seeds, advance, origin)
             mean = self.finish(run, result.y)
             y = mean if result.noisy is result.y else self.finish(run, result.noisy)
-        return Result(mean, y, {**self.report(state), "rejected": run.rejected.tolist()})
+        counts = {"rejected": run.rejected.tolist(), "guided": run.guided}
+        return Result(mean, y, {**self.report(state), **counts})
 
 
 def unit(v: Tensor) -> Tensor:

@@ -15,11 +15,19 @@ from collections.abc import Sequence
 
 import torch
 
-from constraints import InputError, check_range, generator
+from constraints import (
+    InputError,
+    Natural,
+    NonNegativeFloat,
+    PositiveInt,
+    Ranged,
+    Seed,
+    generator,
+)
 from mdm import FlowSchedule, Level, Schedule
 
 
-class TrustBudget(abc.ABC):
+class TrustBudget(Ranged, abc.ABC):
     r"""Base of the budgets of `Trust`."""
 
     @abc.abstractmethod
@@ -40,8 +48,7 @@ class ConstantBudget(TrustBudget):
         inner: The number of steps.
     """
 
-    def __init__(self, inner: int = 4) -> None:
-        check_range(self, "[0, inf)", inner=inner)
+    def __init__(self, inner: Natural = 4) -> None:
         self.inner = inner
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -58,8 +65,7 @@ class LinearBudget(TrustBudget):
         end: The number of steps at the cleanest.
     """
 
-    def __init__(self, start: int = 1, end: int = 8) -> None:
-        check_range(self, "[0, inf)", start=start, end=end)
+    def __init__(self, start: Natural = 1, end: Natural = 8) -> None:
         self.start, self.end = start, end
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -81,8 +87,9 @@ class StochasticLinearBudget(TrustBudget):
         seed: The seed of the draws.
     """
 
-    def __init__(self, start: float = 0.0, end: float = 8.0, seed: int = 0) -> None:
-        check_range(self, "[0, inf)", start=start, end=end)
+    def __init__(
+        self, start: NonNegativeFloat = 0.0, end: NonNegativeFloat = 8.0, seed: Seed = 0
+    ) -> None:
         self.start, self.end, self.seed = start, end, seed
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:
@@ -100,7 +107,7 @@ class InverseBetaBudget(TrustBudget):
         seed: The seed of the draws.
     """
 
-    def __init__(self, calls: int = 1000, seed: int = 0) -> None:
+    def __init__(self, calls: PositiveInt = 1000, seed: Seed = 0) -> None:
         self.calls, self.seed = calls, seed
 
     def steps(self, levels: Sequence[Level], schedule: Schedule) -> list[int]:

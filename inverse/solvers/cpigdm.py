@@ -4,7 +4,7 @@ __all__ = ["CPiGDM"]
 
 from torch import Tensor
 
-from constraints import check_range
+from constraints import NonNegativeFloat, PositiveInt, Real
 from mdm import Level, Transition
 
 from .base import Run
@@ -44,16 +44,14 @@ class CPiGDM(Pseudoinverse):
 
     def __init__(
         self,
-        weight: float = 1.0,
+        weight: NonNegativeFloat = 1.0,
         weighting: Weighting = "conjugate",
-        lam: float = 0.0,
+        lam: Real = 0.0,
         project: bool = False,
-        iterations: int = 10,
+        iterations: PositiveInt = 10,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(project, iterations, transition)
-        check_range(self, "[0, inf)", weight=weight)
-        check_range(self, "(-inf, inf)", lam=lam)
         self.weight, self.weighting, self.lam = weight, weighting, lam
 
     def step(

@@ -2,9 +2,11 @@ r"""Diffusion posterior sampling, in data space and, on a pull-back, in mirror s
 
 __all__ = ["DPS"]
 
+from typing import Literal
+
 from torch import Tensor
 
-from constraints import Constraint, check_range
+from constraints import Constraint, NonNegativeFloat
 from mdm import Level, Transition
 
 from .base import Run, Sequential
@@ -35,15 +37,14 @@ class DPS(Sequential[None]):
 
     def __init__(
         self,
-        zeta: float = 0.05,
+        zeta: NonNegativeFloat = 0.05,
         constraint: Constraint | None = None,
-        weight: float = 200.0,
+        weight: NonNegativeFloat = 200.0,
         whiten: bool = True,
-        power: int = 1,
+        power: Literal[1, 2] = 1,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
-        check_range(self, "[0, inf)", zeta=zeta)
         self.zeta, self.loss = zeta, Misfit(constraint, weight, whiten, power)
 
     def step(self, run: Run, state: None, y_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:

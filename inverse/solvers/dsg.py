@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from constraints import Constraint, check_range
+from constraints import Constraint, NonNegativeFloat, PositiveInt, Share
 from mdm import Denoiser, Level, Transition
 
 from .base import Cost, Run, Sequential, unit
@@ -38,15 +38,13 @@ class DSG(Sequential[None]):
 
     def __init__(
         self,
-        gamma: float = 0.2,
-        interval: int = 1,
+        gamma: Share = 0.2,
+        interval: PositiveInt = 1,
         constraint: Constraint | None = None,
-        weight: float = 200.0,
+        weight: NonNegativeFloat = 200.0,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
-        check_range(self, "[0, 1]", gamma=gamma)
-        check_range(self, "[1, inf)", interval=interval)
         self.gamma, self.interval = gamma, interval
         self.loss = Misfit(constraint, weight)
 

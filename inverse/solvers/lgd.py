@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from constraints import Constraint, check_range, take
+from constraints import Constraint, NonNegativeFloat, PositiveInt, take
 from mdm import Level, Transition
 
 from .base import Run, Sequential, unit
@@ -44,18 +44,16 @@ class LGDMC(Sequential[None]):
 
     def __init__(
         self,
-        samples: int = 10,
-        step_size: float = 0.05,
+        samples: PositiveInt = 10,
+        step_size: NonNegativeFloat = 0.05,
         normalise: bool = False,
         radius: Literal["posterior", "published"] = "posterior",
-        power: int = 1,
+        power: Literal[1, 2] = 1,
         constraint: Constraint | None = None,
-        weight: float = 200.0,
+        weight: NonNegativeFloat = 200.0,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
-        check_range(self, "[1, inf)", samples=samples)
-        check_range(self, "[0, inf)", step_size=step_size)
         self.samples, self.step_size, self.normalise = samples, step_size, normalise
         self.radius, self.loss = radius, Misfit(constraint, weight, power=power)
 

@@ -1,16 +1,17 @@
 r"""The loss of the solvers that have no likelihood of their own."""
 
 __all__ = ["Misfit", "misfit"]
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError, check_range
+from constraints import Constraint, Given, NonNegativeFloat, Ranged, check_result
 
 from ..operators.base import Operator
 
 
-class Misfit(nn.Module):
+class Misfit(Ranged, nn.Module):
     r"""Creates the loss that guides `DPS`, `DSG`, `LGDMC` and `Trust`,
 
     .. math:: L(\hat y) = \tfrac1p \| (m - A(\hat y)) / \text{std} \|_2^p + w\, \ell(\hat x),
@@ -29,14 +30,11 @@ class Misfit(nn.Module):
     def __init__(
         self,
         constraint: Constraint | None = None,
-        weight: float = 200.0,
+        weight: NonNegativeFloat = 200.0,
         whiten: bool = True,
-        power: int = 1,
+        power: Literal[1, 2] = 1,
     ) -> None:
         super().__init__()
-        check_range(self, "[0, inf)", weight=weight)
-        if power not in (1, 2):
-            raise InputError(f"A misfit has the power 1 or 2 of the norm, got {power}.")
         self.constraint, self.weight = constraint, weight
         self.whiten, self.power = whiten, power
 
@@ -52,6 +50,7 @@ class Misfit(nn.Module):
             given: The data of each sample.
         """
         m_hat, x_hat = operator.predict(y_hat, given)
+        check_result(f"{type(operator).__name__}.predict(y)", m_hat, *m.shape)
         residual = m - m_hat
         if self.whiten:
             residual = residual / torch.where(operator.std > 0, operator.std, 1)
@@ -72,7 +71,7 @@ def misfit(
     constraint: Constraint | None = None,
     weight: float = 200.0,
     whiten: bool = True,
-    power: int = 1,
+    power: Literal[1, 2] = 1,
 ) -> Tensor:
     r"""Returns the losses of a `Misfit`, with shape `(B,)`. Its class describes the arguments."""
     return Misfit(constraint, weight, whiten, power).forward(operator, m, y_hat)

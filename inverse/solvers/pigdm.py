@@ -4,7 +4,7 @@ __all__ = ["PiGDM"]
 
 from torch import Tensor
 
-from constraints import check_range
+from constraints import NonNegativeFloat, PositiveInt
 from mdm import Level, Transition
 
 from .base import Run
@@ -43,15 +43,14 @@ class PiGDM(Pseudoinverse):
 
     def __init__(
         self,
-        weight: float = 1.0,
+        weight: NonNegativeFloat = 1.0,
         weighting: Weighting = "pigdm",
         integrate: bool = False,
         project: bool = False,
-        iterations: int = 10,
+        iterations: PositiveInt = 10,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(project, iterations, transition)
-        check_range(self, "[0, inf)", weight=weight)
         self.weight, self.weighting, self.integrate = weight, weighting, integrate
 
     def step(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, PositiveInt
 from mdm import DDIM, Level, Transition
 
 from ..linalg import Tangent, damped_step
@@ -81,7 +81,9 @@ class Pseudoinverse(Sequential[PseudoinverseState], abc.ABC):
         transition: The transitions; 20 deterministic steps, `DDIM(20, eta=0)`, if missing.
     """
 
-    def __init__(self, project: bool, iterations: int, transition: Transition | None) -> None:
+    def __init__(
+        self, project: bool, iterations: PositiveInt, transition: Transition | None
+    ) -> None:
         super().__init__(transition or DDIM(20, eta=0.0))
         self.project, self.iterations = project, iterations
 

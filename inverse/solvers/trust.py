@@ -6,12 +6,20 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError, check_range, derive_seed
+from constraints import (
+    Constraint,
+    InputError,
+    NonNegativeFloat,
+    PositiveInt,
+    Range,
+    Ranged,
+    derive_seed,
+)
 from mdm import Denoiser, Level, Transition, chain
 
 from .base import Cost, Run, Sequential
@@ -20,7 +28,7 @@ from .misfit import Misfit
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Ranged):
     r"""The bound of `Trust` that is estimated: at each level, a quantile of the norm of the
     predicted noise at the mean of the next state, in unguided runs of the same chain.
 
@@ -29,11 +37,8 @@ class Bound:
         samples: The number of unguided samples.
     """
 
-    quantile: float
-    samples: int = 64
-
-    def __post_init__(self) -> None:
-        check_range(self, "(0, 1]", quantile=self.quantile)
+    quantile: Annotated[float, Range("(0, 1]")]
+    samples: PositiveInt = 64
 
     @torch.no_grad()
     def estimate(
@@ -110,14 +115,13 @@ class Trust(Sequential[TrustState]):
     def __init__(
         self,
         budget: TrustBudget | None = None,
-        step_size: float = 0.1,
-        bound: float | list[float] | Bound | None = None,
+        step_size: NonNegativeFloat = 0.1,
+        bound: NonNegativeFloat | list[NonNegativeFloat] | Bound | None = None,
         constraint: Constraint | None = None,
-        weight: float = 200.0,
+        weight: NonNegativeFloat = 200.0,
         transition: Transition | None = None,
     ) -> None:
         super().__init__(transition)
-        check_range(self, "[0, inf)", step_size=step_size)
         if isinstance(bound, Bound) and self.transition.start < 1:
             raise InputError(
                 "A Bound is estimated in runs from noise alone, got a transition that starts at "

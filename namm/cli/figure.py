@@ -70,6 +70,7 @@ def draw(
         title = "fields" if alone else "fields, and residuals of the constraint"
         part.suptitle(unmarked(f"{task}: {title}"), fontsize=9)
         draw_fields(part, fields, residuals[task], 1)
+    rows = [row for row in rows if row["value"] is not None]
     distance, training, loss = parts[-1].subplots(1, 3)
     draw_distances(
         distance, [row for row in rows if row["metric"] == "distance" and row["method"] != "data"]

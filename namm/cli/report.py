@@ -80,7 +80,10 @@ def report(folder: Path, runs: Path | None = None) -> None:
     tasks = sorted({row["task"] for row in rows})
     tables = [task_table(rows, task, spent[task]) for task in tasks]
     tables += [training_table(trained)] if trained else []
-    text = "\n\n".join(tables)
+    notes = [note for results in stages.values() for note in results.get("notes", [])]
+    unknown = [row for row in rows if row["value"] is None]
+    notes += [f"{row['method']}, {row['metric']}: {row['reason']}." for row in unknown]
+    text = "\n\n".join([*tables, *dict.fromkeys(notes)])
     (folder / "report.md").write_text(text + "\n")
     draw(stages, rows, trained, spent).savefig(folder / "report.png", dpi=170)
     print(f"\n{text}\n")
@@ -132,7 +135,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
         lower = ""
         if method != "data":
             reference = references.setdefault(protocol, one["value"])
-            lower = f"{reference / one['value']:.2g}" if reference > 0 and one["value"] > 0 else ""
+            lower = f"{reference / one['value']:.2g}" if reference and one["value"] else ""
         values.insert(1, lower)
         figures = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         figures += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]

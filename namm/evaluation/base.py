@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from constraints import Constraint, Given, InputError
+from constraints import Constraint, Given, InputError, Ranged, Seed
 
 from ..description import plain_data
 from ..mirror import Mirror
@@ -24,14 +25,14 @@ from .scores import Scores
 T = TypeVar("T")
 
 
-class Evaluation(FromCheckpoint, abc.ABC):
+class Evaluation(Ranged, FromCheckpoint, abc.ABC):
     r"""Base of the test stages.
 
     Arguments:
         mirror: The maps of the mirror space in which the diffusion model works.
         constraint: The constraint by which fields are judged.
         task: The name of the task in the results.
-        method: The name of the method in the results.
+        method: The name of the method in the results, not `data`.
         seed: The seed of the samples.
     """
 
@@ -40,9 +41,11 @@ class Evaluation(FromCheckpoint, abc.ABC):
     scores: Scores
 
     def __init__(
-        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: int
+        self, mirror: Mirror, constraint: Constraint, task: str, method: str, seed: Seed
     ) -> None:
         super().__init__()
+        if method == "data":
+            raise InputError("The method 'data' is the row of the data: give another name.")
         self.mirror, self.constraint = mirror, constraint
         self.task, self.method, self.seed = task, method, seed
         self.scores = Scores()
@@ -124,13 +127,19 @@ class Evaluation(FromCheckpoint, abc.ABC):
         floor = {"metric": "distance", **interval(self.scores.floor.compute()), **data}
         return [*rows, {**common, "method": "data", "protocol": "clean", **floor}]
 
+    def notes(self) -> list[str]:
+        r"""Returns sentences about the results which a reader must know. None by default."""
+        return []
+
     def _sum(self, value: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
 
     def on_test_epoch_end(self) -> None:
-        rows = self.rows()
+        rows, notes = self.rows(), self.notes()
+        for note in notes:
+            rank_zero_warn(note)
         for row in rows:
-            if row["method"] == self.method:
+            if row["method"] == self.method and row["value"] is not None:
                 self.log(f"test/{row['protocol']}/{row['metric']}", row["value"], sync_dist=True)
         log_dir = self.trainer.log_dir  # which the processes must ask for together
         if not self.trainer.is_global_zero or log_dir is None:
@@ -140,4 +149,5 @@ class Evaluation(FromCheckpoint, abc.ABC):
         given = self.pictures_given
         figure = field_grid(self.pictures, self.constraint, mirror=("measured",), given=given)
         figure.savefig(folder / "fields.png", dpi=160)
-        write(folder, rows, plain_data(dict(self.hparams)), self.device, self.pictures, given)
+        config = plain_data(dict(self.hparams))
+        write(folder, rows, config, notes, self.device, self.pictures, given)

@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from constraints import Batch, Constraint, Given, take
+from constraints import Batch, Constraint, Given, PositiveInt, Ranged, take
 
 from ..training.stage import first_rows
 
@@ -205,7 +205,7 @@ def residual_image(
     return residual.flatten(1, -3) if residual.ndim > 3 else None
 
 
-class LogFields(L.Callback):
+class LogFields(Ranged, L.Callback):
     r"""Creates the callback that logs, at the end of each validation, a figure of the first
     fields of the validation set as they pass through the stage (what the module's `panels`
     returns), and one of their residuals. Loggers other than TensorBoard are left alone.
@@ -214,7 +214,7 @@ class LogFields(L.Callback):
         rows: The number of samples drawn.
     """
 
-    def __init__(self, rows: int = 2) -> None:
+    def __init__(self, rows: PositiveInt = 2) -> None:
         self.rows = rows
         self.batch: Batch = {}
 

@@ -11,6 +11,7 @@ __all__ = [
 ]
 
 import json
+import math
 import platform
 import re
 from collections.abc import Iterable, Mapping
@@ -29,9 +30,13 @@ def interval(computed: Mapping[str, Tensor]) -> dict[str, Any]:
     r"""Returns the value of a metric and its 95 % interval, as a row holds them.
 
     Arguments:
-        computed: The value as `mean`, and the half-width of the interval as `ci95`.
+        computed: The value as `mean`, and the half-width of the interval as `ci95`. A value that
+            is not finite becomes None, with a `reason`.
     """
     value, width = float(computed["mean"]), float(computed["ci95"])
+    if not math.isfinite(value + width):
+        reason = f"the mean is {value} ± {width}: a field is not finite, or fields do not differ"
+        return {"value": None, "ci95": None, "reason": reason}
     return {"value": value, "ci95": [value - width, value + width]}
 
 
@@ -39,6 +44,7 @@ def write(
     folder: Path,
     rows: list[dict[str, Any]],
     config: Any,
+    notes: list[str],
     device: torch.device,
     fields: Mapping[str, Tensor],
     given: Given | None = None,
@@ -50,12 +56,14 @@ def write(
         folder: The folder of the test stage.
         rows: The rows of the results.
         config: The configuration of the test stage.
+        notes: The sentences that a reader must know.
         device: The device on which the samples were made.
         fields: The fields by title, each with shape `(B, C, *S)`.
         given: The data of the first fields, for the constraint.
     """
     results = {
         "rows": rows,
+        "notes": notes,
         "config": config,
         "environment": {
             "torch": torch.__version__,
@@ -83,7 +91,7 @@ def half_width(row: dict[str, Any]) -> float:
 
 def with_half_width(row: dict[str, Any]) -> str:
     r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
-    return f"{row['value']:.3g} ± {half_width(row):.1g}"
+    return "none" if row["value"] is None else f"{row['value']:.3g} ± {half_width(row):.1g}"
 
 
 def escaped(name: object) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from constraints import Batch, Counter
+from constraints import Batch, Counter, NonNegativeFloat, Seed
 
 from .checkpoint import save_recipe
 from .io import atomic
@@ -66,9 +66,9 @@ class Counting(Stage):
     def __init__(
         self,
         counter: Counter,
-        density_weight: float = 10.0,
+        density_weight: NonNegativeFloat = 10.0,
         optimiser: Optimiser = Optimiser(lr=2e-3, beta1=0.9),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(optimiser, seed)
         save_recipe(self, "counter")

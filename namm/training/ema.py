@@ -9,8 +9,10 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from constraints import BelowOne, Ranged
 
-class EMA(WeightAveraging):
+
+class EMA(Ranged, WeightAveraging):
     r"""Creates the exponential moving average of the weights, with the start-up
     :math:`d_n = \min(d, (1 + n) / (10 + n))` after n updates, so that early weights are forgotten.
 
@@ -21,7 +23,7 @@ class EMA(WeightAveraging):
         decay: The decay d.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: BelowOne = 0.999) -> None:
         super().__init__(use_buffers=False, avg_fn=self._average)
         self.decay = decay
 

@@ -34,7 +34,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from constraints import InputError, check_hash, check_range, hash_content
+from constraints import InputError, PositiveInt, Ranged, check_hash, hash_content
 
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -156,7 +156,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-class KeepLast(Checkpoint):
+class KeepLast(Ranged, Checkpoint):
     r"""Creates the callback that keeps `checkpoints/last.ckpt` in the run folder: every few steps,
     when training ends, and when it is asked to stop.
 
@@ -167,8 +167,7 @@ class KeepLast(Checkpoint):
         every_n_train_steps: The number of optimiser steps between two checkpoints.
     """
 
-    def __init__(self, every_n_train_steps: int = 1000) -> None:
-        check_range(self, "[1, inf)", every_n_train_steps=every_n_train_steps)
+    def __init__(self, every_n_train_steps: PositiveInt = 1000) -> None:
         self.every_n_train_steps = every_n_train_steps
         self.last_model_path = ""
         self._file = LAST

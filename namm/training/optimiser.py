@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from constraints import InputError, check_range
+from constraints import BelowOne, InputError, Natural, NonNegativeFloat, Ranged
 
 
 @dataclass(frozen=True)
-class Optimiser:
+class Optimiser(Ranged):
     r"""Creates the settings of Adam.
 
     Arguments:
@@ -27,14 +27,10 @@ class Optimiser:
         InputError: If a number is out of its range.
     """
 
-    lr: float
-    beta1: float
-    warmup: int = 0
+    lr: NonNegativeFloat
+    beta1: BelowOne
+    warmup: Natural = 0
     decay: bool = False
-
-    def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", lr=self.lr, warmup=self.warmup)
-        check_range(self, "[0, 1)", beta1=self.beta1)
 
     def build(self, parameters: Iterable[Tensor], steps: float) -> OptimizerLRScheduler:
         r"""Returns Adam and its schedule, as `LightningModule.configure_optimizers` returns them.

@@ -5,7 +5,7 @@ __all__ = ["Stage", "first_rows", "training_loader"]
 import abc
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import lightning as L
 import torch
@@ -13,14 +13,24 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from constraints import Batch, InputError, derive_seed, noise, take, uniform
+from constraints import (
+    Batch,
+    Constraint,
+    InputError,
+    Ranged,
+    Seed,
+    derive_seed,
+    noise,
+    take,
+    uniform,
+)
 
 from .checkpoint import FromCheckpoint
 from .optimiser import Optimiser
 from .provenance import Origin
 
 
-class Stage(FromCheckpoint, abc.ABC):
+class Stage(Ranged, FromCheckpoint, abc.ABC):
     r"""Base of the modules that train.
 
     The noise of a step depends on `(seed, name, sample, step)` alone, and dropout on the process
@@ -33,9 +43,21 @@ class Stage(FromCheckpoint, abc.ABC):
 
     name: str
 
-    def __init__(self, optimiser: Optimiser, seed: int) -> None:
+    def __init__(self, optimiser: Optimiser, seed: Seed) -> None:
         super().__init__()
         self.optimiser, self.seed = optimiser, seed
+
+    def train(self, mode: bool = True) -> Self:
+        r"""Sets the mode of the stage. A constraint is a rule: it stays in evaluation mode, and
+        its weights stay as they are."""
+        super().train(mode)
+        for part in self.children():
+            if isinstance(part, Constraint):
+                part.requires_grad_(False).eval()
+        return self
+
+    def on_train_start(self) -> None:
+        self.train()  # which Lightning does not call for a new module
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         r"""Refuses the checkpoint of another stage or of other networks, before any weight

@@ -197,7 +197,7 @@ def test_trajectory_that_does_not_fit_is_refused(
     [
         (lambda: Waypoints([], []), r"frames.*\[\]"),
         (lambda: Waypoints([1, 1], [[0.0], [0.0]]), r"frames.*\[1, 1\]"),
-        (lambda: Waypoints([-1], [[0.0, 0.0]]), r"frames.*\[-1\]"),
+        (lambda: Waypoints([-1], [[0.0, 0.0]]), r"index.*\[-1\]"),
         (lambda: Waypoints([0, 1], [[0.0, 0.0]]), r"\b2 frames.*\b1\b"),
         (lambda: Waypoints([0, 1], [[0.0], [0.0, 1.0]]), r"Waypoints"),
         (lambda: Waypoints([0], [[0.0, math.nan]]), r"targets.*nan"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from inverse import (
 )
 from mdm import DDIM, Denoiser, Result
 from namm import IdentityMirror
+from namm.cli.report import report
 from tests.inverse.answers import Late
 from tests.problems import (
     Affine,
@@ -145,6 +147,52 @@ def test_stage_scores_its_answers(tmp_path: Path) -> None:
     assert row["metric"] == "distance" and row["n"] == 6 and row["calls"] == 0
     # 24 numbers are measured, the first of 8 frames is free
     assert (floor["metric"], floor["value"]) == ("chi2_floor", pytest.approx(16 / 24))
+
+
+class Steep(Constraint):
+    """A rule whose gradient is not finite, so that no guidance by it is."""
+
+    def residual(self, x: Tensor) -> Tensor:
+        return (x * 1e30).exp().flatten(1)
+
+
+def test_answers_without_guidance_are_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="DPS left its guidance out .* levels of 10 samples"):
+        evaluate(tmp_path / "run", DPS(0.05, Steep(), transition=DDIM(6)), method="DPS")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "10 samples" in results["notes"][0]
+    assert pick(results["rows"], metric="rejected")[0]["value"] == 6
+    evaluate(tmp_path / "other", DPS(0.05, transition=DDIM(6)))
+    assert json.loads((tmp_path / "other" / "results.json").read_text())["notes"] == []
+
+
+class Blank(Solver):
+    """A solver whose answers are no numbers."""
+
+    def forward(self, denoiser: Denoiser, *args: Any, **kwargs: Any) -> Result:
+        m, shape = args[1], args[2]
+        return Result(y := torch.full((len(m), *shape), torch.nan), y)
+
+    def cost(self, denoiser: Denoiser) -> Cost:
+        return Cost(0, 0)
+
+
+def test_results_give_the_reason_of_a_value_that_is_no_number(tmp_path: Path) -> None:
+    found, _, _ = evaluate(tmp_path / "run", Blank())
+    assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
+    for metric in ("distance", "chi2", "relative_error", "spread"):
+        (row,) = pick(found, method="dps", metric=metric)
+        assert row["value"] is None and row["ci95"] is None and "nan" in row["reason"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an empty axis
+        report(tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "dps, distance: the mean is nan" in text and "| none |" in text
+
+
+def test_method_of_the_row_of_the_data_is_refused() -> None:
+    with pytest.raises(InputError, match="'data'"):
+        Inverse(tiny_denoiser(), Burgers(), Select(-1, 3, 8), DPS(), method="data")
 
 
 class Centre(Constraint):

@@ -12,6 +12,7 @@ from torch import Tensor
 from constraints import Burgers, InputError
 from namm import EMA, NAMM
 from namm.training.io import KeepLast
+from tests.mdm.small import tiny_mdm
 from tests.namm.stages import fit, last, tiny_stage
 from tests.problems import tiny_data
 
@@ -37,6 +38,29 @@ class Fragile(Burgers):
     def forward(self, x: Tensor) -> Tensor:
         distance = super().forward(x)
         return distance * float("nan") if self.broken else distance
+
+
+class Learned(Burgers):
+    """A constraint with a weight and running statistics of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+        self.norm = torch.nn.BatchNorm2d(1, eps=0)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return super().residual(self.gain * self.norm(x))
+
+
+@pytest.mark.parametrize("make", [tiny_stage, tiny_mdm])
+def test_constraint_is_not_trained(tmp_path: Path, make: Callable[..., Any]) -> None:
+    stage = make(constraint=Learned())
+    before = {k: v.clone() for k, v in stage.constraint.state_dict().items()}
+    weights = {k: v.clone() for k, v in stage.state_dict().items()}
+    fit(tmp_path, stage, data=tiny_data(tmp_path, Learned().eval()), max_steps=3)
+    assert not stage.constraint.training and not stage.constraint.norm.training
+    assert all(torch.equal(v, before[k]) for k, v in stage.constraint.state_dict().items())
+    assert not all(torch.equal(v, weights[k]) for k, v in stage.state_dict().items())
 
 
 # the guard against NaN
