@@ -33,7 +33,7 @@ from constraints import InputError
 from ..mirror import Mirror
 from .io import AtomicCheckpointIO
 from .optimiser import Optimiser
-from .recipes import build, check_classes
+from .recipes import build, check_parts
 from .trust import from_files, in_python_alone, trusting
 from .weights import find, unpack
 
@@ -200,6 +200,6 @@ class FromCheckpoint(L.LightningModule):
         state = read_checkpoint(checkpoint_path)
         load: Any = super().load_from_checkpoint
         with trusting([cls.__module__, *trust]), from_files():
-            check_classes(state.get("hyper_parameters"))
+            check_parts(state.get("hyper_parameters", {}))
             module: Self = load(checkpoint_path, *args, **{**kwargs, "weights_only": True})
         return module

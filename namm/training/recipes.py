@@ -6,10 +6,9 @@ file is built here: of the kind that is asked for, from classes of the modules t
 called.
 """
 
-__all__ = ["build", "check_classes", "modules_of"]
+__all__ = ["build", "check_classes", "check_parts", "modules_of"]
 
 import inspect
-from argparse import ArgumentError
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,18 +29,25 @@ def build(recipe: Any, kind: type = nn.Module) -> Any:
     Raises:
         InputError: If the recipe names a class that is not allowed, or if it does not fit.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("part", type=kind)
     try:
         with from_files():
-            # without the defaults of the classes, which are not of the file
-            config = parser.parse_object({"part": recipe}, defaults=False)
-            check_classes(config)
-            _check_values(config)
+            parser, config = _parsed(recipe, kind)
             return parser.instantiate(config).part
-    except (ArgumentError, ImportError, RecursionError, SystemExit) as error:
-        reason = [type(error).__name__, *str(error).strip().splitlines()][-1].strip(" -")
-        refuse(f"This is no recipe of a {kind.__name__}: {reason}.", error)
+    except (RecursionError, SystemExit) as error:
+        refuse(f"This is no recipe of a {kind.__name__}: {type(error).__name__}.", error)
+
+
+def check_parts(recipes: dict[str, Any]) -> None:
+    r"""Checks the recipes in the hyper-parameters of a file, inside of `from_files`.
+
+    Arguments:
+        recipes: The hyper-parameters.
+    """
+    for recipe in recipes.values():
+        for path in [*_class_paths(recipe)][:1]:
+            check_classes(recipe)
+            if inspect.isclass(kind := import_object(path)):
+                _parsed(recipe, kind)
 
 
 def check_classes(config: Any) -> None:
@@ -67,6 +73,18 @@ def modules_of(config: Any) -> set[str]:
     found = [*map(import_object, paths), *filter(inspect.isroutine, _values(config))]
     homes = (getattr(target, "__module__", None) for target in found)
     return {path.rpartition(".")[0] for path in paths} | {*filter(None, homes)}
+
+
+def _parsed(recipe: Any, kind: type) -> tuple[ArgumentParser, Namespace]:
+    r"""Returns a parser and the recipe of a part as it read the recipe, whose classes and values
+    are allowed."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("part", type=kind)
+    # without the defaults of the classes, which are not of the file
+    config = parser.parse_object({"part": recipe}, defaults=False)
+    check_classes(config)
+    _check_values(config)
+    return parser, config
 
 
 def _check_values(config: Any) -> None:
