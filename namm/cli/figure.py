@@ -4,7 +4,6 @@ __all__ = ["draw"]
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from constraints import Constraint, Given
@@ -12,6 +11,7 @@ from constraints import Constraint, Given
 from ..evaluation.plots import are_curves, draw_fields, residual_image, unmarked
 from ..evaluation.results import half_width
 from ..evaluation.training_costs import Results
+from ..training.io import read_plain
 from ..training.recipes import build
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def draw(
     constraints: dict[str, Constraint | None] = {}
     given: dict[tuple[str, str], Given] = {}  # by task and title
     for folder, results in stages.items():
-        fields = torch.load(folder / "fields.pt", weights_only=True)
+        fields = read_plain(folder / "fields.pt")
         task, recipe = results["rows"][0]["task"], results["config"].get("constraint")
         tasks.setdefault(task, {}).update(fields)
         if (folder / "given.pt").exists():
-            data = torch.load(folder / "given.pt", weights_only=True)
+            data = read_plain(folder / "given.pt")
             given |= {(task, title): data for title in fields}
         constraints[task] = build(recipe, Constraint) if recipe else None
     residuals = {

@@ -111,7 +111,7 @@ def stamp(part: nn.Module, checkpoint: str, state: dict[str, Any]) -> nn.Module:
         state: The checkpoint, from `read_checkpoint`.
     """
     object.__setattr__(
-        part, "provenance", {"checkpoint": str(checkpoint), **state.get("provenance", {})}
+        part, "provenance", {"checkpoint": str(checkpoint), **(state.get("provenance") or {})}
     )
     return part
 

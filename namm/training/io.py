@@ -16,6 +16,7 @@ __all__ = [
     "check_writable",
     "last_checkpoint",
     "numbered",
+    "read_plain",
     "run_folder",
     "step",
 ]
@@ -120,6 +121,25 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def read_plain(path: str | Path, map_location: Any = "cpu") -> Any:
+    r"""Returns the content of a file of `torch.save`, and runs no code of the file.
+
+    Arguments:
+        path: The path of the file.
+        map_location: The device of the tensors, as `torch.load` takes it.
+
+    Raises:
+        InputError: If the file is damaged, or holds more than plain data.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere
+        raise InputError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
+            "data. Take another one."
+        ) from error
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     r"""Creates the plug-in through which the trainer writes and reads checkpoints: atomically, and
     without running code that a file may hold.
@@ -142,13 +162,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = lambda storage, location: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        try:
-            checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
-        except Exception as error:  # a damaged file can fail anywhere
-            raise InputError(
-                f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
-                "data. Take another one."
-            ) from error
+        checkpoint = read_plain(path, map_location)
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")
         said = checkpoint.pop("sha256", None)
