@@ -6,6 +6,7 @@ __all__ = [
     "half_width",
     "interval",
     "markdown",
+    "one_line",
     "with_half_width",
     "write",
 ]
@@ -101,14 +102,18 @@ def escaped(name: object) -> str:
     Arguments:
         name: The name.
     """
-    text = re.sub(r"[\\`*\[\]|!]", r"\\\g<0>", " ".join(str(name).split()))
-    shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(letter for letter in shown if letter.isprintable())
+    text = re.sub(r"[\\`*\[\]|!]", r"\\\g<0>", one_line(name))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def code_span(text: object) -> str:
     r"""Returns text of a file as code in Markdown, on one line."""
-    return f"`{' '.join(str(text).split()).replace('`', chr(39))}`"
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def one_line(text: object) -> str:
+    r"""Returns text of a file on one line, without the characters that steer a terminal."""
+    return "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())
 
 
 def markdown(lines: Iterable[Iterable[Any]]) -> str:
