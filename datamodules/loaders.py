@@ -122,7 +122,7 @@ class KeyedData(Ranged, LightningDataModule):
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
 
     @classmethod
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
         r"""Refuses: a checkpoint describes no data module."""
         raise InputError(f"A checkpoint builds no {cls.__name__}: give its arguments.")
 

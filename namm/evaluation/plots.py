@@ -21,6 +21,7 @@ from torch import Tensor
 from constraints import Batch, Constraint, Given, PositiveInt, Ranged, take
 
 from ..training.stage import first_rows
+from .results import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +143,7 @@ def _mosaic(field: Tensor) -> Tensor:
 
 def unmarked(name: str) -> str:
     r"""Returns a name in a form that `matplotlib` does not read as mathematics."""
-    return str(name).replace("$", r"\$")
+    return one_line(name).replace("$", r"\$")
 
 
 def are_curves(fields: Mapping[str, Tensor]) -> bool:
