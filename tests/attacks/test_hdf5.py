@@ -142,7 +142,10 @@ def test_mirror_samples_of_a_stranger_are_refused(name: str, stranger: Path) -> 
         data.setup("fit")
 
 
-@pytest.mark.parametrize("name", ["linked", "virtual", "external", "endless"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("virtual", "external")]
+
+
+@pytest.mark.parametrize("name", ["linked", "endless", *SLOW])
 def test_file_of_a_stranger_is_refused_by_a_command(
     name: str, stranger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

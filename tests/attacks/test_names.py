@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def cells(line: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EVIL)
-@pytest.mark.parametrize("where", ["method", "task"])
+@pytest.mark.parametrize("where", ["method", pytest.param("task", marks=pytest.mark.slow)])
 def test_name_stays_one_cell_of_text_in_the_report(
     where: str, name: str, stranger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +77,8 @@ def test_card_takes_names_as_code(stranger: Path) -> None:
 
 
 # paths
-OUTSIDE = ["../../../X", "../X", "a/../../X", "/tmp/planted-X"]
+OUTSIDE: list[Any] = ["../../../X", "/tmp/planted-X"]
+OUTSIDE += [pytest.param(name, marks=pytest.mark.slow) for name in ("../X", "a/../../X")]
 
 
 @pytest.mark.parametrize("command", ["run", "dry run", "fit", "option"])
