@@ -48,6 +48,7 @@ __all__ = [
     "TotalBrightness",
     "Waypoints",
     "check",
+    "check_arguments",
     "check_fields",
     "check_hash",
     "check_range",
@@ -88,6 +89,7 @@ from .ranges import (
     Real,
     Seed,
     Share,
+    check_arguments,
     check_range,
 )
 from .sets import Ball, Box, ConvexSet, Linear, Simplex

@@ -17,6 +17,7 @@ __all__ = [
     "Real",
     "Seed",
     "Share",
+    "check_arguments",
     "check_range",
 ]
 
@@ -89,11 +90,24 @@ class Ranged:
             given = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments
         except TypeError:  # which the constructor raises in its own words
             given = {}
-        hints = _hints(cls)  # type: ignore[arg-type]  # a class has a hash
-        for name, value in {**given, **given.get("kwargs", {})}.items():
-            for wanted in _outside(hints.get(name), value):
-                raise InputError(f"{cls.__name__} expects {name} {wanted}, got {value!r}.")
+        check_arguments(cls, {**given, **given.get("kwargs", {})})
         return super().__new__(cls)
+
+
+def check_arguments(cls: type, given: Mapping[str, Any]) -> None:
+    r"""Checks the arguments of a constructor. A dataclass calls it after its constructor.
+
+    Arguments:
+        cls: The class.
+        given: The arguments by name.
+
+    Raises:
+        InputError: If a value is outside of the range of its type.
+    """
+    hints = _hints(cls)
+    for name, value in given.items():
+        for wanted in _outside(hints.get(name), value):
+            raise InputError(f"{cls.__name__} expects {name} {wanted}, got {value!r}.")
 
 
 @cache

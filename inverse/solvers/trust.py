@@ -17,7 +17,7 @@ from constraints import (
     NonNegativeFloat,
     PositiveInt,
     Range,
-    Ranged,
+    check_arguments,
     derive_seed,
 )
 from mdm import Denoiser, Level, Transition, chain
@@ -28,7 +28,7 @@ from .misfit import Misfit
 
 
 @dataclass(frozen=True)
-class Bound(Ranged):
+class Bound:
     r"""The bound of `Trust` that is estimated: at each level, a quantile of the norm of the
     predicted noise at the mean of the next state, in unguided runs of the same chain.
 
@@ -39,6 +39,9 @@ class Bound(Ranged):
 
     quantile: Annotated[float, Range("(0, 1]")]
     samples: PositiveInt = 64
+
+    def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self))
 
     @torch.no_grad()
     def estimate(

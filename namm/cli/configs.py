@@ -25,11 +25,13 @@ out.
 
 __all__ = [
     "Problem",
+    "configs",
     "expand",
     "file_of",
     "is_problem",
     "mapped",
     "merge",
+    "problem_at",
     "runs_of",
     "stage_of",
 ]
@@ -53,17 +55,7 @@ Config = dict[str, Any]
 
 
 class Loader(KeyLoader):
-    r"""Loads YAML as jsonargparse does, where 1e-3 is a number. A key that is given twice is an
-    error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.MarkedYAMLError(None, None, f"'{name}' again", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+    r"""Loads YAML as jsonargparse does, where 1e-3 is a number."""
 
 
 class Dumper(yaml.SafeDumper):
@@ -218,6 +210,18 @@ def file_of(problem: Path, scale: str | None) -> Path:
     r"""Returns the file of a problem, given with or without its suffix, at a scale."""
     stem = str(problem).removesuffix(".yaml")
     return Path(f"{stem}.{scale}.yaml" if scale else f"{stem}.yaml")
+
+
+def problem_at(problem: Path, scale: str | None) -> Problem:
+    r"""Returns the stages of a problem, given with or without the suffix of its file, at a scale,
+    or refuses a scale that the problem does not have."""
+    path = file_of(problem, scale)
+    others = path.parent.glob(f"{file_of(problem, None).stem}.*.yaml")
+    scales = sorted(other.name.split(".")[-2] for other in others)
+    if scale and scales and not path.is_file():
+        mistake = f"{problem} has no scale '{scale}'; its scales: {', '.join(scales)}"
+        refuse("", mistake, "", scale, scales)
+    return Problem(path)
 
 
 def is_problem(word: str) -> bool:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from .early import judge
 from .errors import CommandError, Interrupted, nearest
 
 HELP = """\
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         verbs = ", ".join(VERBS)
         message = f"there is no verb '{argv[0]}', only {verbs}.{nearest(argv[0], VERBS)}"
         return fail(f"error: {message}", 2)
+    try:
+        judge(argv[0], argv[1:])
+    except CommandError as error:
+        return fail(f"error: {error}", 2)
 
     # A thread that waits spins for a moment only: it must not take a core from those that work.
     # Torch's threads read this when it is imported.

@@ -14,9 +14,8 @@ from typing import Any
 from ..training.io import atomic, check_inside
 from ..training.weights import find, is_record
 from . import lightning as cli
-from .configs import Problem, file_of, mapped, runs_of
+from .configs import mapped, problem_at, runs_of
 from .errors import CommandError
-from .reader import refuse
 
 
 @dataclass
@@ -59,13 +58,7 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Job
             that would make them. A stage that needs weights of which only the record is shipped
             is left out, and a line says so.
     """
-    path = file_of(problem, scale)
-    others = path.parent.glob(f"{file_of(problem, None).stem}.*.yaml")
-    scales = sorted(other.name.split(".")[-2] for other in others)
-    if scale and scales and not path.is_file():
-        mistake = f"{problem} has no scale '{scale}'; its scales: {', '.join(scales)}"
-        refuse("", mistake, "", scale, scales)
-    file = Problem(path)
+    file = problem_at(problem, scale)
     jobs: list[Job] = []
     for name, stage in file.stages.items():
         verb, config = stage["verb"], file.config(name)

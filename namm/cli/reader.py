@@ -1,6 +1,6 @@
 r"""Reads configurations, and tells of the mistakes in them."""
 
-__all__ = ["Key", "KeyLoader", "read_config", "refuse"]
+__all__ = ["Key", "KeyLoader", "parse_config", "read_config", "refuse"]
 
 from collections.abc import Iterable
 from os.path import relpath
@@ -11,6 +11,8 @@ import yaml
 
 from .errors import CommandError, nearest
 
+LARGEST = 1_000_000  # bytes of a file, and values of its content with all anchors written out
+
 
 class Key(str):
     r"""A key of a configuration, with its file and its line."""
@@ -20,14 +22,19 @@ class Key(str):
 
 
 class KeyLoader(yaml.SafeLoader):
-    r"""Loads YAML whose keys are each a `Key`."""
+    r"""Loads YAML whose keys are each a `Key`. A key that is given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for at, _ in node.value:
+            if not isinstance(at, yaml.ScalarNode) or at.value in seen:
+                text = isinstance(at, yaml.ScalarNode)
+                fault = f"'{at.value}' again" if text else "a key is no text"
+                raise yaml.MarkedYAMLError(None, None, fault, at.start_mark)
+            seen.add(at.value)
         self.flatten_mapping(node)
         content = {}
         for at, child in node.value:
-            if not isinstance(at, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(None, None, "a key is no text", at.start_mark)
             key = Key(at.value)
             key.file, key.line = self.name, at.start_mark.line + 1
             content[key] = self.construct_object(child, deep=True)
@@ -46,22 +53,57 @@ def read_config(
         at: The same key as it stands in its file.
 
     Raises:
-        CommandError: If there is no such file, or if it is no YAML mapping.
+        CommandError: If there is no such file, if it is too large, or if it is no YAML mapping.
     """
+    if file.exists() and not file.is_file():
+        refuse(key, f"{relpath(file)} is no regular file", at)
     if not file.is_file():
         near = (path.name for path in file.parent.glob("*"))
         refuse(key, f"there is no file '{relpath(file)}'", at, file.name, near)
+    if file.stat().st_size > LARGEST:
+        refuse(key, f"{file} has {file.stat().st_size} bytes, too many for a configuration", at)
     try:
-        with file.open(encoding="utf-8") as text:
-            content = yaml.load(text, loader)
+        text = file.read_text("utf-8")
+    except ValueError as error:
+        refuse("", f"{file} is not valid YAML: {error}")
+    return parse_config(text, str(file), loader)
+
+
+def parse_config(text: str, name: str, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
+    r"""Returns the content of a configuration that has been read.
+
+    Arguments:
+        text: The text of the configuration.
+        name: Its file, for the messages.
+        loader: The loader.
+
+    Raises:
+        CommandError: If the text is no YAML mapping, or if its anchors make it endless.
+    """
+    try:
+        reader = loader(text)
+        reader.name = name
+        content = reader.get_single_data()
+        if (parts := size(content, {})) > LARGEST:
+            refuse("", f"{name} has {parts} values by its anchors: write them out")
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        refuse("", f"{file} is not valid YAML: {error.problem} in line {line}")
-    except (yaml.YAMLError, ValueError) as error:  # bytes that are no UTF-8, or an impossible date
-        refuse("", f"{file} is not valid YAML: {str(error).splitlines()[0]}")
+        refuse("", f"{name} is not valid YAML: {error.problem} in line {line}")
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # such as an impossible date
+        refuse("", f"{name} is not valid YAML: {str(error).splitlines()[0]}")
+    except RecursionError:
+        refuse("", f"{name} is not valid YAML: it has too many levels")
     if not isinstance(content, dict):
-        refuse("", f"{file} is no configuration: it needs keys such as 'model' and 'data'")
+        refuse("", f"{name} is no configuration: it needs keys such as 'model' and 'data'")
     return content
+
+
+def size(content: Any, known: dict[int, int]) -> int:
+    r"""Returns the number of values in a configuration, each as often as anchors repeat it."""
+    if isinstance(content, dict | list) and id(content) not in known:
+        parts = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(size(part, known) for part in parts)
+    return known.get(id(content), 1)
 
 
 def refuse(

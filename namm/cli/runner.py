@@ -13,7 +13,6 @@ another stage reads it, is `pretrained/PROBLEM/STAGE.safetensors`.
 __all__ = ["main", "run_once"]
 
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -27,7 +26,7 @@ from ..training.recipes import modules_of
 from ..training.trust import trusting
 from . import lightning as cli
 from .errors import CommandError, Interrupted
-from .parser import TRUST, VerbParser
+from .parser import parse_run
 from .plan import Job, flat, plan
 from .reader import refuse
 from .report import report
@@ -39,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     Arguments:
         argv: The options of the verb.
     """
-    options = parse(argv)
+    options = parse_run(argv)
     again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
     again += " --pretrained" if options.pretrained else ""
     again += "".join(f" --trust {module}" for module in options.trust)
@@ -95,23 +94,6 @@ def run_all(
                 again += f" --to {options.last}" if options.last else ""
                 message = f"'{job.name}' was stopped. To continue:\n  {again}"
                 raise Interrupted(message, stop.code) from stop
-
-
-def parse(argv: Sequence[str]) -> Namespace:
-    r"""Returns the options of the verb."""
-    parser = VerbParser(prog="namm run", description="Run the stages of a problem in order.")
-    parser.add_argument("problem", type=Path, help="its file, configs/burgers.yaml")
-    parser.add_argument("--scale", help="demo for configs/burgers.demo.yaml")
-    parser.add_argument(
-        "--pretrained", action="store_true", help="train nothing, take the shipped weights"
-    )
-    parser.add_argument(
-        "--from", dest="first", metavar="STAGE", help="run this stage and all after it afresh"
-    )
-    parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
-    parser.add_argument("--dry-run", action="store_true", help="show the commands, run none")
-    parser.add_argument("--trust", **TRUST)
-    return parser.parse_args(argv)
 
 
 def difference(job: Job) -> str:

@@ -10,7 +10,7 @@ import logging
 import sys
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse._required import iter_required_keys
@@ -117,4 +117,7 @@ def type_name(hint: Any) -> str:
     r"""Returns the name of a type, or the choices that it leaves."""
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is Annotated:
+        kind, *ranges = get_args(hint)
+        return f"{type_name(kind)} in {' and in '.join(map(str, ranges))}"
     return "null" if hint is NoneType else type_to_str(hint)

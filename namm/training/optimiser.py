@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from constraints import BelowOne, InputError, Natural, NonNegativeFloat, Ranged
+from constraints import BelowOne, InputError, Natural, NonNegativeFloat, check_arguments
 
 
 @dataclass(frozen=True)
-class Optimiser(Ranged):
+class Optimiser:
     r"""Creates the settings of Adam.
 
     Arguments:
@@ -31,6 +31,9 @@ class Optimiser(Ranged):
     beta1: BelowOne
     warmup: Natural = 0
     decay: bool = False
+
+    def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self))
 
     def build(self, parameters: Iterable[Tensor], steps: float) -> OptimizerLRScheduler:
         r"""Returns Adam and its schedule, as `LightningModule.configure_optimizers` returns them.

@@ -46,7 +46,7 @@ MISTAKES: dict[str, tuple[Any, list[str], int, list[str]]] = {
     "base class": (edited(PROBLEM, "model.init_args.constraint", {"class_path": "namm.ICNN"}), [],
                    2, ["model.constraint: namm.ICNN is not a Constraint", "constraints.Burgers"]),
     "type": (edited(PROBLEM, "model.init_args.optimiser", {"lr": "fast"}), [], 2,
-             ["model.optimiser.lr: expected float, got 'fast' (problem.yaml, line "]),
+             ["model.optimiser.lr: expected float in [0, inf), got 'fast' (problem.yaml, line "]),
     "type in trainer": (PROBLEM, ["--trainer.max_epochs=many"], 2,
                         ["trainer.max_epochs: expected int or null, got 'many'"]),
     "choice": (edited(PROBLEM, "model.init_args.constraint.init_args.scheme", "eulr"), [], 2,
@@ -100,7 +100,7 @@ def test_mistake_is_answered_in_a_sentence(
         ),
         (
             {"class_path": "Burgers", "init_args": {"viscosity": "thick"}},
-            ["constraint.viscosity: expected float, got 'thick' (part.yaml, line 3)"],
+            ["constraint.viscosity: expected float in (0, inf), got 'thick' (part.yaml, line 3)"],
         ),
     ],
 )
@@ -128,15 +128,16 @@ def test_name_that_could_run_a_program(problem: Path, capsys: pytest.CaptureFixt
 
 
 def test_report_needs_a_folder(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[Path] = []
     monkeypatch.setattr("namm.cli.report.report", reported.append)
 
     assert main(["report"]) == 2
-    assert "namm report: the following arguments are required: folder" in capsys.readouterr().err
-    assert main(["report", "runs/burgers"]) is None
-    assert reported == [Path("runs/burgers")]
+    assert "namm report needs the folder of a run, got ''" in capsys.readouterr().err
+    assert main(["report", "runs/none"]) == 2 and not reported
+    assert main(["report", str(tmp_path)]) is None
+    assert reported == [tmp_path]
 
 
 @pytest.mark.parametrize("error", ["InputError", "ValueError", "OSError", "TypeError"])
