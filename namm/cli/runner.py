@@ -13,6 +13,7 @@ another stage reads it, is `pretrained/PROBLEM/STAGE.safetensors`.
 __all__ = ["main", "run_once"]
 
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime

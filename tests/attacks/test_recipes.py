@@ -190,7 +190,7 @@ def test_module_is_let_in_by_the_option_of_the_report(
     assert main(["report", "runs/a"]) == 1
     assert "--trust planted" in capsys.readouterr().err
     assert not RAN.exists()
-    assert main(["report", "runs/a", "--trust", "planted"]) is None
+    assert main(["report", "--trust", "planted", "runs/a"]) is None
     assert RAN.exists() and Path("runs/a/report.png").exists()
 
 
