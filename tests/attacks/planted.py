@@ -21,13 +21,13 @@ MODULE = f"""
 from pathlib import Path
 Path({str(RAN)!r}).write_text("the code of a stranger")
 from constraints import Constraint
-from mdm import GaussianDenoiser
+from mdm import DiffusersDenoiser
 from namm import IdentityMirror
 from torch import nn
 
 class Net(nn.Identity): pass
 class Maps(IdentityMirror): pass
-class Prior(GaussianDenoiser): pass
+class Prior(DiffusersDenoiser): pass
 class Rule(Constraint):
     def residual(self, x):
         return x.flatten(1)
@@ -36,6 +36,13 @@ def make() -> nn.Module:
 """
 BLOCK = f"__import__('pathlib').Path({str(RAN)!r}).write_text('ran')"
 TOUCH = f"touch {RAN}"
+
+
+# the options of a diffusion model that needs no file
+PRIOR = ["--model=mdm.MDM", "--model.denoiser=mdm.DiffusersDenoiser"]
+PRIOR += [
+    "--model.denoiser.net={class_path: mdm.MLP, init_args: {channels: 1, width: 8, layers: 1}}"
+]
 
 
 class Pickled:
@@ -162,7 +169,11 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write("package/planted.py", MODULE)
     write("settings.yaml", {"class_path": "planted.Net"})
     torch.save(Pickled(), "pickled.pt")
-    plant("inner.ckpt", mirror=named("planted.Maps"), denoiser=named("planted.Prior", cov=[[1.0]]))
+    plant(
+        "inner.ckpt",
+        mirror=named("planted.Maps"),
+        denoiser=named("planted.Prior", net=named("torch.nn.Identity")),
+    )
     yield tmp_path
     for name, module in [*sys.modules.items()]:
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):

@@ -15,6 +15,7 @@ from namm.cli.main import main
 from tests.attacks.planted import (
     BLOCK,
     NETWORKS,
+    PRIOR,
     RAN,
     assert_nothing_ran,
     named,
@@ -135,13 +136,61 @@ def test_recipe_of_a_stranger_is_refused_by_a_command(
     assert net["class_path"] in error and f"--trust {module}" in error
 
 
+MODEL = named(
+    "mdm.Generation",
+    denoiser=named("mdm.load_denoiser", checkpoint="a.ckpt"),
+    constraint=TINY["data"]["init_args"]["constraint"],
+)
+
+
 def write_test(folder: Path, constraint: Any = None) -> None:
-    model = named(
-        "mdm.Generation",
-        denoiser=named("mdm.load_denoiser", checkpoint="a.ckpt"),
-        constraint=constraint or TINY["data"]["init_args"]["constraint"],
-    )
+    model = edited(MODEL, "init_args.constraint", constraint) if constraint else MODEL
     write("test.yaml", {"model": model, "data": TINY["data"]})
+
+
+OTHERS = {  # which read a checkpoint, and build none of its parts
+    "resume": ["fit", *FILES, "--ckpt_path=a.ckpt"],
+    "validate": ["validate", *FILES, "--ckpt_path=a.ckpt"],
+    "test": ["test", *FILES, "--model=namm.Counting", "--model.counter=constraints.Counter",
+             "--ckpt_path=a.ckpt"],
+    "predict": ["predict", *FILES, *PRIOR, "--ckpt_path=a.ckpt"],
+    "start": ["fit", *FILES, "--model.init_from=a.safetensors"],
+    "operations": ["fit", *FILES, "--flops.match=[a.safetensors]"],
+    "check": ["check", "Count", "--constraint.counter=constraints.load_counter",
+              "--constraint.counter.file=a.ckpt", "--shape=[1,16,16]"],
+    "run": ["run", "mine.yaml"],
+    "run, pretrained": ["run", "mine.yaml", "--pretrained"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", OTHERS)
+def test_recipe_beside_the_weights_that_are_wanted_never_runs(
+    verb: str, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = NETWORKS["a module beside"]
+    for file in ("a.ckpt", "a.safetensors", "pretrained/mine/mdm.safetensors"):
+        plant(file, mirror=as_maps(net), denoiser=as_denoiser(net), counter=net)
+    write_test(stranger)
+    checkpoint = "{runs}/mdm/checkpoints/last.ckpt" if "pretrained" in verb else "a.ckpt"
+    test = {
+        "verb": "test",
+        "model": {"init_args": {"denoiser": {"init_args": {"checkpoint": checkpoint}}}},
+    }
+    shared = {"model": MODEL, "data": TINY["data"], "trainer": {"accelerator": "cpu"}}
+    write("mine.yaml", {"shared": shared, "stages": {"generation": test}})
+
+    assert main(OTHERS[verb]) == 1
+    assert_nothing_ran()
+    assert "namm: error: " in capsys.readouterr().err
+
+
+def test_shipped_recipe_of_a_stranger_is_data(stranger: Path) -> None:
+    net = NETWORKS["a function of torch that runs text"]
+    plant("runs/toy/namm/checkpoints/last.ckpt", mirror=as_maps(net), constraint=as_rule(net))
+    assert main(["ship", "runs/toy", "toy"]) is None
+    with pytest.raises(InputError, match="reduce_graph_module"):
+        load_mirror("toy/namm.safetensors")
+    assert_nothing_ran()
 
 
 @pytest.mark.parametrize(
