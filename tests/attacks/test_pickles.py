@@ -68,7 +68,8 @@ def test_pickle_is_refused_in_python(
 
 
 COMMANDS = {
-    "test": ["test", *FILES, "--ckpt_path=a.ckpt"],
+    "test": ["test", *FILES, "--model=namm.Counting", "--model.counter=constraints.Counter",
+             "--ckpt_path=a.ckpt"],
     "validate": ["validate", *FILES, "--ckpt_path=a.ckpt"],
     "predict": ["predict", *FILES, *PRIOR, "--ckpt_path=a.ckpt"],
     "resume": ["fit", *FILES, "--ckpt_path=a.ckpt"],
