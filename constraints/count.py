@@ -201,12 +201,11 @@ def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any],
         with safe_open(file, framework="pt") as content:
             names = content.keys()
             weights = {name: content.get_tensor(name) for name in names}
-            metadata = content.metadata() or {}
+            options = json.loads((content.metadata() or {})["counter"])
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    options = json.loads(metadata["counter"])
-    content = {"counter": options, "state_dict": weights}
-    return options, weights, content, metadata.get("sha256")
+    said = options.pop("sha256", None)
+    return options, weights, {"counter": options, "state_dict": weights}, said
 
 
 def _read_checkpoint(
@@ -233,8 +232,7 @@ def save_counter(counter: Counter, file: str) -> None:
     weights = {key: weight.detach().contiguous() for key, weight in counter.state_dict().items()}
     options = {"width": counter.width, "blocks": counter.blocks}
     said = hash_content({"counter": options, "state_dict": weights})
-    metadata = {"counter": json.dumps(options), "sha256": said}
-    Path(file).write_bytes(save(weights, metadata))
+    Path(file).write_bytes(save(weights, {"counter": json.dumps({**options, "sha256": said})}))
 
 
 def _hash(counter: Counter) -> str:

@@ -33,7 +33,7 @@ from constraints import InputError
 from ..mirror import Mirror
 from .io import AtomicCheckpointIO
 from .optimiser import Optimiser
-from .recipes import build, check_parts
+from .recipes import build, build_part, check_parts, in_words
 from .trust import from_files, in_python_alone, trusting
 from .weights import find, unpack
 
@@ -96,7 +96,7 @@ def load_part(
             found or "shipped" not in state
         ):  # of shipped weights, the recipe may load them by itself
             part.load_state_dict(found)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{checkpoint}, {name}: {error}") from error
     part.requires_grad_(False).eval()
     return stamp(part, checkpoint, state)
@@ -171,16 +171,6 @@ def load_weights(
     return {k[len(prefix) :]: v for k, v in source.items() if k.startswith(prefix)}
 
 
-def build_part(recipe: Any, kind: type = nn.Module) -> Any:
-    r"""Builds a part from its recipe, as `namm.training.recipes.build` does.
-
-    Arguments:
-        recipe: The class path and the arguments.
-        kind: The class that the part must be of.
-    """
-    return build(recipe, kind)
-
-
 class FromCheckpoint(L.LightningModule):
     r"""Base of the modules that Lightning's `load_from_checkpoint` builds from plain data and from
     classes that are allowed, as `load_part` does."""
@@ -199,7 +189,7 @@ class FromCheckpoint(L.LightningModule):
         """
         state = read_checkpoint(checkpoint_path)
         load: Any = super().load_from_checkpoint
-        with trusting([cls.__module__, *trust]), from_files():
+        with trusting([cls.__module__, *trust]), in_words(cls), from_files():
             check_parts(state.get("hyper_parameters", {}))
             module: Self = load(checkpoint_path, *args, **{**kwargs, "weights_only": True})
         return module

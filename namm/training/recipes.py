@@ -6,10 +6,12 @@ file is built here: of the kind that is asked for, from classes of the modules t
 called.
 """
 
-__all__ = ["build", "check_classes", "check_parts", "modules_of"]
+__all__ = ["build", "build_part", "check_classes", "check_parts", "in_words", "modules_of"]
 
 import inspect
+from argparse import ArgumentError
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -29,12 +31,35 @@ def build(recipe: Any, kind: type = nn.Module) -> Any:
     Raises:
         InputError: If the recipe names a class that is not allowed, or if it does not fit.
     """
+    with in_words(kind):
+        return build_part(recipe, kind)
+
+
+def build_part(recipe: Any, kind: type = nn.Module) -> Any:
+    r"""Builds a part from a recipe, as `build` does, with the errors of the parser.
+
+    Arguments:
+        recipe: The class path and the arguments.
+        kind: The class that the part must be of.
+    """
+    with from_files():
+        parser, config = _parsed(recipe, kind)
+        return parser.instantiate(config).part
+
+
+@contextmanager
+def in_words(kind: type) -> Iterator[None]:
+    r"""Raises the errors of recipes in the context as an `InputError`.
+
+    Arguments:
+        kind: The class that is built.
+    """
     try:
-        with from_files():
-            parser, config = _parsed(recipe, kind)
-            return parser.instantiate(config).part
-    except (RecursionError, SystemExit) as error:
-        refuse(f"This is no recipe of a {kind.__name__}: {type(error).__name__}.", error)
+        yield
+    except (ArgumentError, RecursionError, SystemExit) as error:
+        known = isinstance(error, ArgumentError)
+        reason = str(error).strip().splitlines()[-1].strip(" -") if known else repr(error)
+        refuse(f"This is no recipe of a {kind.__name__}: {reason}.", error)
 
 
 def check_parts(recipes: dict[str, Any]) -> None:
@@ -46,7 +71,7 @@ def check_parts(recipes: dict[str, Any]) -> None:
     for recipe in recipes.values():
         for path in [*_class_paths(recipe)][:1]:
             check_classes(recipe)
-            if inspect.isclass(kind := import_object(path)):
+            if inspect.isclass(kind := _target(path)):
                 _parsed(recipe, kind)
 
 
@@ -57,7 +82,7 @@ def check_classes(config: Any) -> None:
         InputError: If a class path names a function.
     """
     for path in _class_paths(config):
-        target = import_object(path)
+        target = _target(path)
         if not inspect.isclass(target) and target not in LOADERS:
             refuse(f"{path} is no class, and only a class is built: give a class.")
 
@@ -70,7 +95,7 @@ def modules_of(config: Any) -> set[str]:
         config: The configuration, parsed.
     """
     paths = [*_class_paths(config)]
-    found = [*map(import_object, paths), *filter(inspect.isroutine, _values(config))]
+    found = [*map(_target, paths), *filter(inspect.isroutine, _values(config))]
     homes = (getattr(target, "__module__", None) for target in found)
     return {path.rpartition(".")[0] for path in paths} | {*filter(None, homes)}
 
@@ -95,6 +120,14 @@ def _check_values(config: Any) -> None:
         if not inspect.isclass(value) and not is_trusted(module):
             name = getattr(value, "__qualname__", type(value).__name__)
             refuse(f"The file names {module}.{name}, and no function of a file is used.")
+
+
+def _target(path: str) -> Any:
+    r"""Returns the object with a class path, or nothing if there is none."""
+    try:
+        return import_object(path)
+    except (AttributeError, ModuleNotFoundError):
+        return None
 
 
 def _class_paths(config: Any) -> Iterator[str]:

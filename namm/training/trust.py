@@ -76,7 +76,7 @@ def from_files() -> Iterator[None]:
     r"""Lets the parser import from the allowed modules alone while the context lasts.
 
     Raises:
-        InputError: If a file names a class of another module, or if a recipe does not fit.
+        InputError: If a file names a class of another module.
     """
     before = {name: parsing_settings[name] for name in POLICY}
     plugins = (point.module for point in installed(entry_points(group=GROUP)))
@@ -95,8 +95,6 @@ def from_files() -> Iterator[None]:
                 f"give --trust {module}, or trust=['{module}'] in Python.",
                 error,
             )
-        if isinstance(error, ArgumentError) and not isinstance(origin, InputError):
-            refuse(f"A recipe does not fit: {str(error).splitlines()[-1].strip(' -')}.", error)
         kept = origin if isinstance(origin, InputError) else error
         raise kept from kept.__cause__
     finally:

@@ -34,7 +34,7 @@ class Rule(Constraint):
 def make() -> nn.Module:
     return nn.Identity()
 """
-BLOCK = f"__import__('pathlib').Path({str(RAN)!r}).write_text('ran')"
+BLOCK = f"__import__('pathlib').Path({str(RAN)!r}).write_text('ran')\n"
 TOUCH = f"touch {RAN}"
 
 
