@@ -54,7 +54,7 @@ def check_hash(path: str | Path, content: Any, said: object) -> None:
 
 @cache
 def _notice(path: str) -> None:
-    message = "namm: %s is of an older version and holds no hash: damage of it would not show."
+    message = "namm: %s holds no hash, as files of older versions: damage of it would not show."
     logging.getLogger(__name__).warning(message, path)
 
 
