@@ -1,8 +1,8 @@
 r"""Constraints on fields, and the physics behind the constraints.
 
 This package is the lowest of the project: it imports none of the other packages. It also holds
-two things that every package needs: errors that are sentences, and randomness that depends on a
-key alone.
+four things that every package needs: errors that are sentences, randomness that depends on a key
+alone, files that are written whole, and progress.
 """
 
 __all__ = [
@@ -58,12 +58,17 @@ __all__ = [
     "hash_content",
     "load_counter",
     "noise",
+    "progress",
     "save_counter",
+    "show_progress",
     "spectral",
     "take",
     "uniform",
+    "whole_file",
+    "whole_hdf5",
 ]
 
+from .bars import progress, show_progress
 from .base import Constraint, Distance, Projection, Sum
 from .batch import Batch, Given, take
 from .brightness import TotalBrightness
@@ -72,6 +77,8 @@ from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
 from .digest import check_hash, hash_content
 from .errors import InputError, check_fields, check_result
+from .files import whole_file
+from .hdf5 import whole_hdf5
 from .kolmogorov import Divergence, NavierStokes, spectral
 from .paths import MinimumHeight, Obstacle, PlanarArm, Waypoints
 from .polynomial import Polynomial

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 Key = tuple[int | str, ...]
 
 
@@ -22,7 +24,12 @@ def derive_seed(*key: int | str) -> int:
 
     Arguments:
         key: Any integers and strings, for example `(seed, "burgers", index)`.
+
+    Raises:
+        InputError: If a part of the key is neither, such as a number of NumPy, whose hash differs.
     """
+    if not all(isinstance(part, int | str) for part in key):
+        raise InputError(f"A key of noise has integers and texts, got {key}: convert its parts.")
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -62,7 +62,7 @@ def check_range(owner: object, interval: str, /, **numbers: float) -> None:
     r"""Checks that numbers lie in an interval which depends on other arguments.
 
     Arguments:
-        owner: The object whose arguments are checked. The message names its class.
+        owner: The object whose arguments are checked, or its class, for the message.
         interval: The interval in the notation of mathematics, such as `[0, inf)` or `(0, 1]`.
         numbers: The numbers by their names.
 
@@ -71,7 +71,7 @@ def check_range(owner: object, interval: str, /, **numbers: float) -> None:
     """
     for name, number in numbers.items():
         if not (isinstance(number, AnyReal) and Range(interval).holds(number)):
-            kind = type(owner).__name__
+            kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
             raise InputError(f"{kind} expects {name} in {interval}, got {number}.")
 
 
@@ -107,7 +107,8 @@ def check_arguments(cls: type, given: Mapping[str, Any]) -> None:
     hints = _hints(cls)
     for name, value in given.items():
         for wanted in _outside(hints.get(name), value):
-            raise InputError(f"{cls.__name__} expects {name} {wanted}, got {value!r}.")
+            got = " ".join(repr(value).split())[:60]
+            raise InputError(f"{cls.__name__} expects {name} {wanted}, got {got}.")
 
 
 @cache

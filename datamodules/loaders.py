@@ -84,9 +84,14 @@ class RankSampler(DistributedSampler):
         dataset: The fields.
         rank: Which process this is.
         ranks: The number of processes.
+
+    Raises:
+        InputError: If a process would see no field.
     """
 
     def __init__(self, dataset: Sized, rank: int = 0, ranks: int = 1) -> None:
+        if len(dataset) < ranks:
+            raise InputError(f"{ranks} processes share {len(dataset)} fields: give more fields.")
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)  # type: ignore
         self.mine = range(rank, len(dataset), ranks)
 

@@ -24,7 +24,6 @@ __all__ = [
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints import Constraint, InputError
+from constraints import Constraint, InputError, whole_hdf5
 
 from .hdf5 import open_fields
 
@@ -64,23 +63,16 @@ def write_fields(
     Raises:
         InputError: If the file cannot be written there.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with h5py.File(part, "w") as file:
-                sha256 = _write_splits(file, splits)
-                for axis, (values, units) in coords.items():
-                    data = file.create_dataset(f"coords/{axis}", data=np.asarray(values, "<f8"))
-                    data.attrs["units"] = units
-                own = {"schema": SCHEMA, "sha256": sha256}
-                for key, value in sorted({**attributes, **own}.items()):
-                    structured = isinstance(value, (dict, list, tuple))
-                    file.attrs[key] = json.dumps(value) if structured else value
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_hdf5(path) as file:
+            sha256 = _write_splits(file, splits)
+            for axis, (values, units) in coords.items():
+                data = file.create_dataset(f"coords/{axis}", data=np.asarray(values, "<f8"))
+                data.attrs["units"] = units
+            own = {"schema": SCHEMA, "sha256": sha256}
+            for key, value in sorted({**attributes, **own}.items()):
+                structured = isinstance(value, (dict, list, tuple))
+                file.attrs[key] = json.dumps(value) if structured else value
     except OSError as error:
         advice = "name a file in a folder that may be written to"
         raise InputError(f"'{path}' cannot be written ({error}): {advice}.") from error

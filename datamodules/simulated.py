@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from constraints import Constraint, InputError, Key, PositiveInt, Seed
+from constraints import Constraint, InputError, Key, PositiveInt, Seed, progress
 
 from .base import FieldData, check_sizes
 from .schema import compare, read_attributes, write_fields
 
-CHUNK = 500
+CHUNK = 100  # fields between two signs of progress
 ATTEMPTS = 10
 
 Coords = dict[str, tuple[Sequence[float] | np.ndarray, str]]
@@ -143,11 +142,11 @@ class SimulatedData(FieldData, abc.ABC):
         source = f"simulated by {type(self).__name__}"
         attributes = {"source": source, **wanted, "data_floor": 0.0, "redrawn": 0}
         n = sum(self.sizes.values())
-        with tqdm(total=n, desc=f"Simulating {self.file}", unit=" fields") as bar:
+        with progress(n, f"Simulating {self.file}", "fields") as bar:
             chunks = {k: (n, self._chunks(k, attributes, bar)) for k, n in self.sizes.items()}
             write_fields(self.file, chunks, attributes, self.coords())
 
-    def _chunks(self, split: str, attributes: dict[str, Any], bar: tqdm) -> Iterator[Tensor]:
+    def _chunks(self, split: str, attributes: dict[str, Any], bar: Any) -> Iterator[Tensor]:
         for row in range(0, self.sizes[split], CHUNK):
             n = min(CHUNK, self.sizes[split] - row)
             x, redrawn = self._simulate(n, self.seed, self.starts[split] + row)

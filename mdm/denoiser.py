@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from constraints import InputError, PositiveInt, Ranged, check_result
+from constraints import InputError, PositiveInt, Ranged, check_fields, check_result
 from namm import Padding, in_python_alone, load_part, pad_per_axis
 
 from .schedule import Schedule, VPSchedule
@@ -41,6 +41,11 @@ class Denoiser(Ranged, nn.Module, abc.ABC):
         Returns:
             The means, with shape `(B, C, *S)`.
         """
+        check_fields(
+            self, y_t, "float fields (B, C, *S)", y_t.is_floating_point() and y_t.ndim > 1
+        )
+        if t.ndim:
+            check_result("The times t", t, len(y_t))
         y_hat = self.denoise(y_t, t.expand(len(y_t)))
         check_result(f"{type(self).__name__}.denoise(y_t, t)", y_hat, *y_t.shape)
         return y_hat

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from constraints import Real, noise, uniform
+from constraints import InputError, Real, check_fields, check_result, noise, uniform
 
 from .denoiser import Denoiser
 from .schedule import Schedule, VPSchedule
@@ -35,7 +35,10 @@ class GaussianDenoiser(Denoiser):
         self, cov: Tensor, mean: Tensor | Real = 0.0, schedule: Schedule | None = None
     ) -> None:
         super().__init__(schedule or VPSchedule())
+        check_result("The covariance", cov, len(cov), len(cov))
         variance, basis = torch.linalg.eigh(cov)
+        if variance[0] < -1e-4 * variance[-1]:
+            raise InputError(f"A covariance has no negative eigenvalue, got {float(variance[0])}.")
         self.register_buffer("cov", cov)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=cov.dtype, device=cov.device))
         self.register_buffer("variance", variance.clamp(min=0))
@@ -43,6 +46,8 @@ class GaussianDenoiser(Denoiser):
 
     def denoise(self, y_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (a.reshape(-1, 1, 1) for a in self.schedule(t.to(self.cov)))
+        n = len(self.cov)
+        check_fields(self, y_t, f"fields of blocks of {n} numbers", y_t[0].numel() % n == 0)
         blocks = y_t.reshape(len(y_t), -1, len(self.cov))
         gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
         z = (blocks - alpha * self.mean) @ self.basis
@@ -82,10 +87,10 @@ class MixtureDenoiser(Denoiser):
         k, n = means.shape
         if weights.shape != (k,) or covs.shape != (k, n, n):
             shapes = [tuple(part.shape) for part in (weights, means, covs)]
-            raise ValueError(f"MixtureDenoiser expects (K,), (K, n) and (K, n, n), got {shapes}.")
+            raise InputError(f"MixtureDenoiser expects (K,), (K, n) and (K, n, n), got {shapes}.")
         if not (weights >= 0).all() or not 0 < float(weights.sum()) < float("inf"):
             got = weights.tolist()
-            raise ValueError(
+            raise InputError(
                 f"MixtureDenoiser expects weights from 0 on with a positive sum, got {got}."
             )
         variances, bases = torch.linalg.eigh(covs)
@@ -154,7 +159,7 @@ class MixtureDenoiser(Denoiser):
         inner = (inner + inner.mT) / 2 + std**2 * torch.eye(len(m)).to(inner)
         factor, failed = torch.linalg.cholesky_ex(inner)
         if failed.any():
-            raise ValueError("A measurement without noise needs independent rows: give it noise.")
+            raise InputError("A measurement without noise needs independent rows: give it noise.")
         gain = torch.cholesky_solve(cross.mT, factor).mT
         error = m - self.means @ matrix.T
         white = torch.linalg.solve_triangular(factor, error.unsqueeze(2), upper=False)

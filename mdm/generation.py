@@ -13,11 +13,12 @@ from constraints import (
     PositiveInt,
     Seed,
     derive_seed,
+    progress,
 )
 from namm import Evaluation, IdentityMirror, Mirror, save_recipe
 
 from .denoiser import Denoiser
-from .sampler import DPMSolver, Result, Sampler, given_rows
+from .sampler import DPMSolver, Result, Sampler, gather_given, given_rows
 
 
 class Generation(Evaluation):
@@ -58,7 +59,7 @@ class Generation(Evaluation):
         super().__init__(mirror or IdentityMirror(), constraint, task, method, seed)
         save_recipe(self, "denoiser", "constraint", "mirror", "restorer", "sampler")
         if samples < 3:
-            raise ValueError(f"Generation expects at least 3 samples to compare, got {samples}.")
+            raise InputError(f"Generation expects at least 3 samples to compare, got {samples}.")
         self.denoiser = denoiser
         self.restorer = restorer
         self.sampler = sampler or DPMSolver()
@@ -88,22 +89,25 @@ class Generation(Evaluation):
 
     def on_test_epoch_end(self) -> None:
         shape = self.mirror.shape(self.pictures["data"].shape[1:])
-        seeds = [derive_seed(self.seed, "test", i) for i in range(self.samples)]
-        seeds = seeds[self.global_rank :: self.trainer.world_size]
+        mine = range(self.samples)[self.global_rank :: self.trainer.world_size]
+        fields = gather_given(self.given)
 
         def draw(seeds: list[int]) -> tuple[Result, Tensor]:
             result = self.sampler(self.denoiser, shape, seeds)
             return result, self._decode(result.y)
 
-        for k in range(0, len(seeds), self.batch_samples):
-            part = seeds[k : k + self.batch_samples]
-            result, x_hat = self.account(self.denoiser, part, draw)
-            given = given_rows(self.given, k, len(part))
-            self.score("clean", x_hat, given)
-            if not torch.equal(result.noisy, result.y):
-                self.score("published", self._decode(result.noisy), given)
-            if k == 0:
-                self.pictures[self.method], self.pictures_given = x_hat, given
+        with progress(len(mine), "Drawing", "samples") as bar:
+            for k in range(0, len(mine), self.batch_samples):
+                part = mine[k : k + self.batch_samples]
+                seeds = [derive_seed(self.seed, "test", i) for i in part]
+                result, x_hat = self.account(self.denoiser, seeds, draw)
+                given = given_rows(fields, part, x_hat)
+                self.score("clean", x_hat, given)
+                if not torch.equal(result.noisy, result.y):
+                    self.score("published", self._decode(result.noisy), given)
+                if k == 0:
+                    self.pictures[self.method], self.pictures_given = x_hat, given
+                bar.update(len(part))
         super().on_test_epoch_end()
 
     @torch.no_grad()

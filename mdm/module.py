@@ -32,7 +32,7 @@ from namm import (
 )
 
 from .denoiser import Denoiser
-from .sampler import DPMSolver, Sampler, given_rows
+from .sampler import DPMSolver, Sampler, gather_given, given_rows
 
 
 class MDM(Stage):
@@ -149,12 +149,13 @@ class MDM(Stage):
             self.floor.reset()
             return
         shape = self.mirror.shape(self.drawn["x"].shape[1:])
-        seeds = [derive_seed(self.seed, "val", i) for i in range(self.val_samples)]
-        seeds = seeds[self.global_rank :: self.trainer.world_size]
-        for k in range(0, len(seeds), self.batch_samples):
-            y = self.sampler(self.denoiser, shape, seeds[k : k + self.batch_samples]).y
-            x = self.mirror.inverse(y)
-            self.distance.update(self.constraint(x, given_rows(self.given, k, len(x))))
+        mine = range(self.val_samples)[self.global_rank :: self.trainer.world_size]
+        fields = gather_given(self.given)
+        for k in range(0, len(mine), self.batch_samples):
+            part = mine[k : k + self.batch_samples]
+            seeds = [derive_seed(self.seed, "val", i) for i in part]
+            x = self.mirror.inverse(y := self.sampler(self.denoiser, shape, seeds).y)
+            self.distance.update(self.constraint(x, given_rows(fields, part, x)))
             if k == 0 and isinstance(self.mirror, IdentityMirror):
                 self.drawn["sample"] = x
             elif k == 0:

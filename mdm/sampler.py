@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from constraints import Given, OpenShare, Range, Ranged, noise, take
+from constraints import Given, InputError, OpenShare, Range, Ranged, noise, progress, take
 
 from .denoiser import Denoiser
 from .schedule import Schedule
@@ -97,13 +97,15 @@ def chain(
     """
     template = denoiser.template
     y = mean = noise([(seed, "start") for seed in seeds], shape, template)
-    levels = descend(transition, denoiser.schedule, seeds)
-    for level in levels:
-        if level.k == 0:
-            y = mean = level.sigma_t * y
-            if origin is not None:
-                y = mean = y + level.alpha_t * origin
-        y, mean = advance(y, level)
+    levels = list(descend(transition, denoiser.schedule, seeds))
+    with progress(len(levels), f"Drawing a batch of {len(seeds)}", "steps") as bar:
+        for level in levels:
+            if level.k == 0:
+                y = mean = level.sigma_t * y
+                if origin is not None:
+                    y = mean = y + level.alpha_t * origin
+            y, mean = advance(y, level)
+            bar.update()
     return Result(mean, y)
 
 
@@ -117,20 +119,40 @@ def descend(transition: Transition, schedule: Schedule, seeds: Sequence[int]) ->
         yield Level(k, t, s, step, *scales, seeds)
 
 
-def given_rows(parts: Sequence[Given], start: int, n: int) -> Given | None:
-    r"""Returns the data of n samples, or nothing: sample i takes the data of field i, and the
-    samples after the last field begin again at the first field.
+def gather_given(parts: Sequence[Given]) -> Given | None:
+    r"""Returns the data of the fields of all processes, in the order of the fields, or nothing
+    where fields have no data. Process k of n holds every n-th field from the k-th on.
 
     Arguments:
-        parts: The data of the fields, batch by batch; empty where fields have no data.
-        start: The position of the first sample.
-        n: The number of samples.
+        parts: The data of the fields of this process, batch by batch.
     """
-    if not parts or not parts[0]:
+    shares = [[{name: value.cpu() for name, value in part.items()} for part in parts]]
+    if distributed.is_available() and distributed.is_initialized():
+        shares = shares * distributed.get_world_size()
+        distributed.all_gather_object(shares, shares[0])
+    batches = [part for share in shares for part in share]
+    if not batches:
         return None
-    given = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    sizes = [sum(len(next(iter(part.values()))) for part in share) for share in shares]
+    places = [torch.arange(k, sum(sizes), len(sizes))[:n] for k, n in enumerate(sizes)]
+    order = torch.cat(places).argsort()
+    return {name: torch.cat([part[name] for part in batches])[order] for name in batches[0]}
+
+
+def given_rows(given: Given | None, samples: Sequence[int], like: Tensor) -> Given | None:
+    r"""Returns the data of samples, or nothing where fields have no data: sample i takes the data
+    of field i, and the samples after the last field begin again at the first field.
+
+    Arguments:
+        given: The data of the fields of all processes.
+        samples: The positions of the samples.
+        like: A tensor of the device of the result.
+    """
+    if not given:
+        return None
     size = len(next(iter(given.values())))
-    return take(given, torch.arange(start, start + n) % size)
+    rows = take(given, torch.tensor(samples) % size)
+    return rows and {name: value.to(like.device) for name, value in rows.items()}
 
 
 class Sampler(Ranged, abc.ABC):
@@ -160,7 +182,7 @@ class ChainSampler(Sampler):
     def __init__(self, transition: Transition | None = None) -> None:
         self.transition = transition or DDIM()
         if self.transition.start < 1:
-            raise ValueError(f"ChainSampler needs a start of 1, got {self.transition.start:g}.")
+            raise InputError(f"ChainSampler needs a start of 1, got {self.transition.start:g}.")
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, shape: Sequence[int], seeds: Sequence[int]) -> Result:
@@ -200,13 +222,16 @@ class DPMSolver(Sampler):
         y = float(sigma[0]) * noise([(seed, "start") for seed in seeds], shape, template)
         y_hat = denoiser(y, times[0].to(y))
         direction = y_hat
-        for k in range(1, self.steps):
-            h = float(ratio[k] - ratio[k - 1])
-            shrink = float(sigma[k] / sigma[k - 1])
-            gain = float(alpha[k]) * -torch.expm1(torch.tensor(-h)).item()
-            y = shrink * y + gain * direction
-            before, y_hat = y_hat, denoiser(y, times[k].to(y))
-            # extrapolates the denoised field to the middle of the next interval
-            ahead = float(ratio[k + 1] - ratio[k]) if k + 1 < self.steps else 0.0
-            direction = y_hat + ahead / (2 * h) * (y_hat - before)
+        with progress(self.steps, f"Drawing a batch of {len(seeds)}", "steps") as bar:
+            bar.update()
+            for k in range(1, self.steps):
+                h = float(ratio[k] - ratio[k - 1])
+                shrink = float(sigma[k] / sigma[k - 1])
+                gain = float(alpha[k]) * -torch.expm1(torch.tensor(-h)).item()
+                y = shrink * y + gain * direction
+                before, y_hat = y_hat, denoiser(y, times[k].to(y))
+                # extrapolates the denoised field to the middle of the next interval
+                ahead = float(ratio[k + 1] - ratio[k]) if k + 1 < self.steps else 0.0
+                direction = y_hat + ahead / (2 * h) * (y_hat - before)
+                bar.update()
         return Result(y_hat, y_hat)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from constraints import InputError
+from constraints import InputError, check_fields
 
 Padding = Literal["circular", "replicate", "reflect", "constant"]
 
@@ -132,9 +132,8 @@ class AxisConv2d(nn.Conv2d):
         self.axes = tuple(known(self, in_channels, padding)[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            wanted, got = self.in_channels, tuple(x.shape)
-            raise InputError(f"A network of {wanted} channels got fields of shape {got}.")
+        fits = x.ndim == 4 and x.shape[1] == self.in_channels and x.is_floating_point()
+        check_fields(self, x, f"float fields (B, C, H, W) of {self.in_channels} channels", fits)
         x = pad(x, self.padding, self.axes)  # type: ignore[arg-type]
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
@@ -204,7 +203,7 @@ def pad_per_axis(module: nn.Module, padding: Sequence[Padding] | None) -> nn.Mod
                     d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
                 )
                 if conv.padding != reach:
-                    raise ValueError(
+                    raise InputError(
                         f"pad_per_axis expects a padding of {reach} of {name}: {conv}."
                     )
                 new = AxisConv2d(conv.in_channels, conv.out_channels, 1, padding=padding)

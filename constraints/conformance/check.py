@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..base import Constraint
 from ..batch import Given
-from ..errors import InputError
+from ..errors import InputError, check_fields
 from .kit import CHECKS, Check
 from .probe import Probe
 
@@ -63,8 +63,7 @@ def check(
     Raises:
         InputError: If the constraint cannot judge fields of this shape.
     """
-    if len(x) < 2:
-        raise InputError(f"check expects at least 2 fields, got shape {tuple(x.shape)}.")
+    check_fields(constraint, x, "2 float fields or more", len(x) > 1 and x.is_floating_point())
     try:
         constraint.check_shape(x)
     except InputError:

@@ -94,6 +94,8 @@ class Pseudoinverse(Sequential[PseudoinverseState], abc.ABC):
                 f"project=True needs a linear operator, got {kind}: leave it out, or solve in "
                 "data space with namm.IdentityMirror."
             )
+        if isinstance(run.operator, Liftable):
+            run.predict(run.m.new_zeros(len(run.m), *shape))  # whose shape is checked
         directions = Directions.of(run.operator)
         damping = torch.zeros(1).double() if directions is None else directions.damping
         return PseudoinverseState(directions, damping)

@@ -24,16 +24,16 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from constraints import Constraint, Finding, InputError, check, noise
+from constraints import Constraint, Finding, InputError, check, noise, show_progress
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.io import atomic
 from ..training.recipes import check_classes, modules_of
 from ..training.trust import trusting
 from .configs import expand, is_problem, stage_of
+from .constructing import constructing
 from .errors import CommandError
 from .explain import explain
-from .lightning import constructing
 from .parser import TRUST
 from .plugins import load_plugins
 from .reader import read_config
@@ -164,7 +164,8 @@ def simulate(config: str) -> str:
         data = parser.instantiate(options).data
     if not isinstance(data, FieldData):
         raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")
-    data.prepare_data()
+    with show_progress():
+        data.prepare_data()
     return data.file
 
 

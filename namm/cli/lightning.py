@@ -21,14 +21,15 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import distributed
 
-from constraints import InputError
+from constraints import InputError, check_range, show_progress
 
 from .. import EMA, Flops, Provenance, Stage
 from ..training.checkpoint import build_part
@@ -46,13 +47,25 @@ from ..training.io import (
 from ..training.recipes import check_classes, modules_of
 from ..training.trust import trusting
 from .configs import expand
+from .constructing import constructing
 from .errors import CommandError, Interrupted
+from .exchange import kept_arguments
 from .explain import explain
 from .fill import fill
 from .parser import TRUST
 from .plugins import load_plugins
+from .progress import LineProgress
 from .quiet import quiet
 from .reader import refuse
+
+SEED = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
+# numbers that Lightning takes as they are, and that break a training later
+RANGES = {
+    "accumulate_grad_batches": "[1, inf)",
+    "log_every_n_steps": "[0, inf)",
+    "val_check_interval": "(0, inf)",
+}
+UNDEFINED = LightningModule.predict_step
 
 
 class ConfigParser(LightningArgumentParser):
@@ -107,12 +120,18 @@ class CLI(LightningCLI):
             },
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skipped = LightningCLI.subcommands()
+        skipped["predict"].add("return_predictions")  # a command returns nothing
+        return skipped
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--seed_everything",
-            type=NonNegativeInt,
+            type=SEED,
             default=0,
-            help="The seed of everything, the model included.",
+            help="The seed of everything, the model included: at most 4294967295.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -133,6 +152,8 @@ class CLI(LightningCLI):
         except ArgumentError as error:
             mistake = explain(error, verb, self._subcommand_parsers[verb], argv)
             raise CommandError(mistake) from error
+        for sentence in kept_arguments(argv, self.config[verb].as_dict()):
+            print(f"namm: note: {sentence}", file=sys.stderr)
 
     def _parse_ckpt_path(self) -> None:
         r"""Does nothing, where Lightning overwrites what the user says with what the checkpoint
@@ -155,6 +176,9 @@ class CLI(LightningCLI):
             )
         if key in config:
             config[key] = seed
+        for name, interval in RANGES.items():
+            if isinstance(value := config.trainer[name], int | float):
+                check_range(Trainer, interval, **{name: value})
         if config.data is not None:
             with constructing():
                 fill(config.model, lambda: build_part(config.data.clone(), LightningDataModule))
@@ -164,10 +188,16 @@ class CLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        plugins = self._get(self.config_init, "trainer")["plugins"] or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        config = self._get(self.config_init, "trainer")
+        plugins, callbacks = (
+            value if isinstance(value, list) else [value] if value else []
+            for value in (config["plugins"], config["callbacks"])
+        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
+        chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if config["enable_progress_bar"] is not False and not chosen and not sys.stdout.isatty():
+            self.trainer_defaults["callbacks"].append(LineProgress())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -196,11 +226,15 @@ class CLI(LightningCLI):
             raise InputError(f"`namm {subcommand}` needs trained weights: give --ckpt_path.")
         if given is not None and not Path(given).is_file():
             raise InputError(f"There is no checkpoint {given}: give another --ckpt_path.")
-        return kwargs
+        if subcommand == "predict" and type(self.model).predict_step is UNDEFINED:
+            raise InputError(f"{type(self.model).__name__} draws no samples: predict with a MDM.")
+        return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
+        shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         try:
-            super()._run_subcommand(subcommand)
+            with show_progress(shown):
+                super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a KeyboardInterrupt with `sys.exit(1)`.
             terminated = isinstance(stop, SIGTERMException)
@@ -214,22 +248,6 @@ class CLI(LightningCLI):
             raise Interrupted(message, 143 if terminated else 130) from stop
         except MisconfigurationException as error:  # Lightning's word for a mistake of the user
             raise InputError(str(error)) from error
-
-
-@contextmanager
-def constructing() -> Iterator[None]:
-    r"""Raises the refusal of a constructor as an `InputError`: the user wrote the value."""
-    try:
-        yield
-    except (ValueError, MisconfigurationException) as error:
-        origin: BaseException = error
-        while origin.__cause__ is not None and not isinstance(origin, InputError):
-            origin = origin.__cause__  # jsonargparse wraps all errors
-        if isinstance(origin, InputError):
-            raise origin from None
-        if isinstance(origin, (ValueError, MisconfigurationException)):
-            raise InputError(f"{origin} (NAMM_TRACEBACK=1 shows where)") from error
-        raise origin from None
 
 
 @contextmanager

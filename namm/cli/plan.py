@@ -12,10 +12,16 @@ from shlex import join
 from typing import Any
 
 from ..training.io import atomic, check_inside
+from ..training.records import read_record
 from ..training.weights import find, is_record
 from . import lightning as cli
 from .configs import mapped, problem_at, runs_of
 from .errors import CommandError
+
+RECORDS: dict[str, dict[str, type]] = {  # the keys of the records of a stage
+    "started.json": {"key": str, "inputs": dict, "config": dict, "begun": float, "spent": float},
+    "finished.json": {"key": str, "seconds": float},
+}
 
 
 @dataclass
@@ -39,7 +45,7 @@ class Job:
 
     def read(self, name: str) -> dict[str, Any]:
         file = self.folder / name
-        return json.loads(file.read_text("utf-8")) if file.exists() else {}
+        return read_record(file, **RECORDS[name]) if file.exists() else {}
 
     def write(self, name: str, **content: Any) -> None:
         content = {"command": f"namm {join(self.argv)}", "key": self.key, **content}

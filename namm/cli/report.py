@@ -12,6 +12,7 @@ from constraints import InputError
 from ..evaluation.results import escaped, markdown, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
 from ..training.io import check_inside
+from ..training.records import damaged, read_record
 from ..training.trust import trusting
 from .figure import Spent, draw
 from .parser import TRUST, VerbParser
@@ -20,6 +21,7 @@ COLUMNS = (
     *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
     *("mmd", "spread", "spectrum", "cycle"),
 )
+ROW = ("task", "method", "protocol", "metric", "value", "ci95", "n", "calls", "vjps", "flops")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,9 +51,7 @@ def report(folder: Path, runs: Path | None = None) -> None:
         InputError: If no stage below it has results, if the results are those of several problems,
             or if two stages have results of the same method in the same task.
     """
-    stages = {
-        p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*/**/results.json"))
-    }
+    stages = {path.parent: read_results(path) for path in sorted(folder.glob("*/**/results.json"))}
     if problems := [path for path, results in stages.items() if "stages" in results]:
         raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
@@ -90,6 +90,16 @@ def report(folder: Path, runs: Path | None = None) -> None:
     names = {"results": "results.json", "report": "report.md", "figure": "report.png"}
     for kind, name in names.items():
         print(f"{kind:8} {folder / name}")
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    r"""Returns the content of a `results.json`, or refuses a damaged one."""
+    results = read_record(file, rows=list)
+    of_stage = "stages" in results or isinstance(results.get("config"), dict)
+    known = all(isinstance(row, dict) and {*ROW} <= {*row} for row in results["rows"])
+    if not (of_stage and known and results["rows"]):
+        raise damaged(file, f"lacks a row, the configuration, or one of {', '.join(ROW)}")
+    return results
 
 
 def unique(stages: Results) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def class_types(hint: Any) -> tuple[type, ...]:
     return tuple(get_class_types(hint))
 
 
-def find(classes: tuple[type, ...], path: str, key: str, at: str) -> Any:
+def find(classes: tuple[type, ...], path: Any, key: str, at: str) -> Any:
     r"""Returns the class or function with a path or a short name.
 
     Arguments:
@@ -70,6 +70,8 @@ def find(classes: tuple[type, ...], path: str, key: str, at: str) -> Any:
     Raises:
         CommandError: If there is no such class.
     """
+    if not isinstance(path, str) or not path:
+        refuse(key, f"expected the path of a class, got '{path}'", at)
     known = {known for cls in classes for known in get_all_subclass_paths(cls)}
     named = [other for other in known if other.split(".")[-1] == path]
     if len(named) > 1:
@@ -85,8 +87,8 @@ def find(classes: tuple[type, ...], path: str, key: str, at: str) -> Any:
         refuse(key, f"there is no class '{path}'", at, path, near)
     except Exception as error:  # any error that the import of a user's module raises
         refuse(key, f"{path} cannot be imported: {error}", at)
-    if inspect.isclass(target):
-        fitting = issubclass(target, classes)
+    if not inspect.isfunction(target):
+        fitting = inspect.isclass(target) and issubclass(target, classes)
     else:
         fitting = function_returns_subclass(target, classes, logging.getLogger(__name__))
     if not fitting:

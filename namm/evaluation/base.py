@@ -112,8 +112,9 @@ class Evaluation(Ranged, FromCheckpoint, abc.ABC):
     def rows(self) -> list[dict[str, Any]]:
         r"""Returns the rows of the results. The costs of a row are the costs of one sample."""
         n, costs = self.costs.per_sample(self._sum)
-        if n == 0:
-            raise InputError("No field was tested: raise trainer.limit_test_batches.")
+        working = self._sum(torch.tensor(float(self.costs.samples > 0)))
+        if working < self.trainer.world_size:  # the others would wait for its scores
+            raise InputError("A process tested no field: raise trainer.limit_test_batches.")
         common = {"task": self.task, "method": self.method}
         sampled = {"n": n, "seed": self.seed, **costs}
         rows = [

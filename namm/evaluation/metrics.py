@@ -9,6 +9,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from constraints import generator
+
+MOST = 4_000  # fields of each set that the MMD compares
+BANDWIDTH = 2_000  # fields of the data whose distances are sorted
+TILE = 512  # fields of each set whose distances are in memory together
+WIDTHS = (0.5, 1.0, 2.0)  # of the kernels, in median distances
+
 
 class Mean(Metric):
     r"""Creates the mean over samples of a number per sample. `compute` returns `mean` and `ci95`,
@@ -56,7 +63,7 @@ class _TwoSamples(Metric):
             x: The fields, with shape `(B, C, *S)`.
             real: Whether they are data, or samples.
         """
-        (self.real if real else self.fake).append(x.detach().flatten(1).double())
+        (self.real if real else self.fake).append(x.detach().flatten(1))
 
 
 class MMD(_TwoSamples):
@@ -64,31 +71,38 @@ class MMD(_TwoSamples):
     of Gaussian kernels at 1/2, 1 and 2 times the median distance of the data. `compute` returns
     `mean` and `ci95`, by the jackknife over the fields of both sets.
 
+    The memory is linear in the number of fields. The median is the median of 2,000 fields at most,
+    and 4,000 fields of each set at most are compared. A seed draws them from the fields of all
+    processes. Where it leaves fields out, `compute` also returns `used`, the number of data and
+    the number of samples compared.
+
     References:
         A Kernel Two-Sample Test (Gretton et al., 2012)
         https://jmlr.org/papers/v13/gretton12a.html
     """
 
     def compute(self) -> dict[str, Tensor]:
-        real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
+        sets = dim_zero_cat(self.real), dim_zero_cat(self.fake)
+        real, fake = (_draw(x, MOST).double() for x in sets)
         n, m = len(real), len(fake)
-        squared = torch.cdist(joint := torch.cat([real, fake]), joint).square()
-        median = squared[:n, :n][~torch.eye(n, dtype=torch.bool, device=squared.device)].median()
-        widths = torch.tensor([0.5, 1.0, 2.0]).to(squared).reshape(3, 1, 1)
-        kernel = torch.exp(-squared / (2 * widths**2 * median)).mean(dim=0)
-        rr, ff, rf = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
+        near = torch.cdist(few := _draw(real, BANDWIDTH), few).square()
+        median = near[~torch.eye(len(few), dtype=torch.bool, device=near.device)].median()
         # sums over distinct pairs; leaving one field out removes its row and its column
-        r_rows, f_rows = rr.sum(1) - rr.diagonal(), ff.sum(1) - ff.diagonal()
-        r_sum, f_sum, c_sum = r_rows.sum(), f_rows.sum(), rf.sum()
+        r_rows, _ = _kernel_sums(real, real, median)
+        f_rows, _ = _kernel_sums(fake, fake, median)
+        c_rows, c_columns = _kernel_sums(real, fake, median)
+        r_sum, f_sum, c_sum = r_rows.sum(), f_rows.sum(), c_rows.sum()
 
         def estimate(r: Tensor, f: Tensor, c: Tensor, n: int, m: int) -> Tensor:
             return r / (n * (n - 1)) + f / (m * (m - 1)) - 2 * c / (n * m)
 
-        less_r = estimate(r_sum - 2 * r_rows, f_sum, c_sum - rf.sum(1), n - 1, m)
-        less_f = estimate(r_sum, f_sum - 2 * f_rows, c_sum - rf.sum(0), n, m - 1)
+        less_r = estimate(r_sum - 2 * r_rows, f_sum, c_sum - c_rows, n - 1, m)
+        less_f = estimate(r_sum, f_sum - 2 * f_rows, c_sum - c_columns, n, m - 1)
         variance = _jackknife(less_r) + _jackknife(less_f)
         mmd = estimate(r_sum, f_sum, c_sum, n, m)
-        return {"mean": mmd.float(), "ci95": 1.96 * variance.sqrt().float()}
+        found = {"mean": mmd.float(), "ci95": 1.96 * variance.sqrt().float()}
+        part = (n, m) != tuple(map(len, sets))
+        return found | ({"used": torch.tensor([n, m])} if part else {})
 
 
 class Spread(_TwoSamples):
@@ -96,7 +110,7 @@ class Spread(_TwoSamples):
     1 for samples as diverse as the data. `compute` returns `mean` and `ci95`, by the jackknife."""
 
     def compute(self) -> dict[str, Tensor]:
-        real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
+        real, fake = dim_zero_cat(self.real).double(), dim_zero_cat(self.fake).double()
         ratio = _deviation(fake) / _deviation(real)
         if ratio == 0:  # one field repeated, whichever is left out
             return {"mean": ratio.float(), "ci95": ratio.float()}
@@ -149,6 +163,33 @@ class Spectrum(_TwoSamples):
         less_r, less_f = difference(_less_one(real), f), difference(r, _less_one(fake))
         variance = _jackknife(less_r) + _jackknife(less_f)
         return {"mean": difference(r, f).float(), "ci95": (1.96 * variance.sqrt()).float()}
+
+
+def _draw(x: Tensor, most: int) -> Tensor:
+    r"""Returns the fields `(N, D)`, or some of them where there are more than `most`. The draw
+    does not depend on the order of the fields, which processes and batches decide."""
+    if len(x) <= most:
+        return x
+    drawn = generator("draw", most)
+    direction = torch.randn(x.shape[1], generator=drawn, dtype=torch.float64)
+    order = (x.double() @ direction.to(x.device)).argsort()
+    return x[order[torch.randperm(len(x), generator=drawn)[:most].to(x.device)]]
+
+
+def _kernel_sums(x: Tensor, y: Tensor, median: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns the sums of the kernel of two sets, `(N, D)` and `(M, D)`, over the second set,
+    `(N,)`, and over the first set, `(M,)`, without the pairs of a field with itself."""
+    rows, columns = x.new_zeros(len(x)), y.new_zeros(len(y))
+    for i in range(0, len(x), TILE):
+        for j in range(0, len(y), TILE):
+            squared = torch.cdist(x[i : i + TILE], y[j : j + TILE]).square()
+            parts = [torch.exp(-squared / (2 * width**2 * median)) for width in WIDTHS]
+            kernel = torch.stack(parts).mean(dim=0)
+            if x is y and i == j:
+                kernel.fill_diagonal_(0)
+            rows[i : i + TILE] += kernel.sum(dim=1)
+            columns[j : j + TILE] += kernel.sum(dim=0)
+    return rows, columns
 
 
 def _power(x: Tensor) -> Tensor:

@@ -31,14 +31,16 @@ def interval(computed: Mapping[str, Tensor]) -> dict[str, Any]:
     r"""Returns the value of a metric and its 95 % interval, as a row holds them.
 
     Arguments:
-        computed: The value as `mean`, and the half-width of the interval as `ci95`. A value that
+        computed: The value as `mean`, and the half-width of the interval as `ci95`; the numbers of
+            data and of samples as `used`, where the metric leaves some of them out. A value that
             is not finite becomes None, with a `reason`.
     """
     value, width = float(computed["mean"]), float(computed["ci95"])
+    used = {"used": computed["used"].tolist()} if "used" in computed else {}
     if not math.isfinite(value + width):
         reason = f"the mean is {value} ± {width}: a field is not finite, or fields do not differ"
-        return {"value": None, "ci95": None, "reason": reason}
-    return {"value": value, "ci95": [value - width, value + width]}
+        return {"value": None, "ci95": None, "reason": reason, **used}
+    return {"value": value, "ci95": [value - width, value + width], **used}
 
 
 def write(

@@ -72,8 +72,9 @@ class Scores(nn.Module):
 
     def compute(self) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
         r"""Yields the protocol, the name and the value of each metric of the samples."""
+        data = torch.cat(self.data)
         for protocol, metrics in self.protocols.items():
             for key in GUARDS & metrics.keys():
-                metrics[key].update(torch.cat(self.data), real=True)
+                metrics[key].update(data, real=True)
             for key, metric in metrics.items():
                 yield protocol, key, metric.compute()

@@ -3,12 +3,12 @@ behind a result."""
 
 __all__ = ["compute", "cost_cells", "facts", "shipped", "training"]
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..training.checkpoint import read_checkpoint
+from ..training.records import read_record
 from ..training.weights import STAGES, holds_weights
 
 Results = dict[Path, dict[str, Any]]
@@ -40,7 +40,7 @@ def training(folder: Path) -> dict[str, dict[str, Any]]:
         times = [e.wall_time for e in scalars.get("flops", [])] or [0.0]
         trained[stage.name] = {
             **counted,
-            "seconds": json.loads(finished.read_text())["seconds"]
+            "seconds": read_record(finished, seconds=float)["seconds"]
             if finished.exists()
             else times[-1] - times[0],
             "loss": {

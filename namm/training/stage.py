@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from constraints import (
     Batch,
@@ -46,6 +47,7 @@ class Stage(Ranged, FromCheckpoint, abc.ABC):
     def __init__(self, optimiser: Optimiser, seed: Seed) -> None:
         super().__init__()
         self.optimiser, self.seed = optimiser, seed
+        self.validated = torch.nn.ModuleDict()  # the means of the terms of the loss, by name
 
     def train(self, mode: bool = True) -> Self:
         r"""Sets the mode of the stage. A constraint is a rule: it stays in evaluation mode, and
@@ -117,10 +119,13 @@ class Stage(Ranged, FromCheckpoint, abc.ABC):
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = self.losses(batch, "val")
-        self.log_dict(
-            {f"val/{k}": v for k, v in losses.items()}, batch_size=len(batch["x"]), sync_dist=True
-        )
+        for term, value in self.losses(batch, "val").items():
+            # the mean over the fields of all processes, NaN where one value is
+            if term not in self.validated:
+                self.validated[term] = MeanMetric(nan_strategy=math.nan).to(value.device)
+            mean: Any = self.validated[term]
+            mean.update(value, len(batch["x"]))
+            self.log(f"val/{term}", mean, metric_attribute=f"validated.{term}")
 
     def _guard(self, losses: dict[str, Tensor], batch: Batch) -> None:
         if torch.isfinite(losses["loss"]):
@@ -143,6 +148,8 @@ class Stage(Ranged, FromCheckpoint, abc.ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained:
+            raise InputError(f"This {type(self).__name__} has no weights to train: give networks.")
         decay = self.optimiser.decay
         return self.optimiser.build(
             trained, self.trainer.estimated_stepping_batches if decay else math.inf

@@ -12,6 +12,7 @@ from torch import Tensor
 from constraints import Burgers, InputError
 from datamodules import BurgersData, FieldDataset, check_fits, hash_fields, write_fields
 from tests.datamodules.sources import Anything, burgers, plain, write
+from tests.disk import small_disk
 
 
 def test_missing_split_is_refused(reference: Path) -> None:
@@ -147,3 +148,15 @@ def test_coordinates_that_do_not_fit_the_fields_are_refused(tmp_path: Path) -> N
 
     with pytest.raises(InputError, match=r"\b3\b.*\bt\b"):
         data.setup("fit")
+
+
+def test_full_disk_leaves_the_fields_that_were_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write(path, train=4, val=4)
+    before = path.read_bytes()
+    chunks = (torch.zeros(50, 1, 16, 16) for _ in range(10))
+    with small_disk(200_000), pytest.raises(InputError, match=f"{path}.*cannot be written"):
+        write_fields(path, {"train": (500, chunks)}, {}, {})
+
+    assert next(chunks, None) is not None  # the rest is not drawn
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.h5"]

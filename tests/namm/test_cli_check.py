@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constraints import Finding
+from constraints import Finding, bars
 from datamodules import write_fields
 from namm.cli.main import main
 from tests.commands import PROBLEM, ROOT, write
@@ -71,7 +71,10 @@ def test_command_says_what_fails_and_what_to_do(
     assert result["findings"][0].keys() == set(Finding._fields)
 
 
-def test_command_takes_configurations(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_takes_configurations(
+    problem: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bars.Lines, "seconds", 0.0)
     write("constraint.yaml", PROBLEM["model"]["init_args"]["constraint"])
     write("data.yaml", {"data": PROBLEM["data"]})
 
@@ -79,7 +82,7 @@ def test_command_takes_configurations(problem: Path, capsys: pytest.CaptureFixtu
         assert main(["check", "constraint.yaml", "--data=data.yaml", "--fields=3"]) is None
     streams = capsys.readouterr()
     assert streams.out.count("Burgers on 3 fields of data.h5, /train, of shape (1, 16, 8)") == 2
-    assert streams.err.count("Simulating data.h5:   0%") == 1
+    assert streams.err.count("Simulating data.h5: 24 of 24 fields") == 1
     options = ["--constraint.substeps=3", "--data=data.h5"]
     assert main(["check", "constraint.yaml", *options]) == 1  # the file says 2
     assert "parameters.substeps" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 """The verbs that train and test: the run folder, checkpoints and configurations."""
 
 import os
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from namm.cli.main import main
 from tests.commands import FILES, checkpoint, files, fit, same
@@ -150,3 +152,20 @@ def test_read_only_folder_is_refused(
     assert fit("a") == 1
     assert "may not be written in" in capsys.readouterr().err
     assert not Path("runs").exists() and not Path("data.h5").exists()
+
+
+def test_prediction_is_not_kept_in_memory(
+    problem: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    @wraps(Trainer.predict)
+    def predict(trainer: Trainer, **options: Any) -> None:
+        seen.append(options)
+
+    assert fit("a") is None
+    monkeypatch.setattr(Trainer, "predict", predict)
+    assert main(["predict", *FILES, "--ckpt_path", "last"]) is None
+    assert [options["return_predictions"] for options in seen] == [False]
+    assert main(["predict", *FILES, "--ckpt_path=last", "--return_predictions=true"]) == 2
+    assert "return_predictions" in capsys.readouterr().err

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from constraints import noise
 from namm import MMD, ConstraintDistance, Mean, Spectrum, Spread
+from namm.evaluation import metrics
+from namm.evaluation.results import interval
 
 
 def measure(real: Tensor, fake: Tensor) -> tuple[float, float]:
@@ -143,6 +145,74 @@ def test_mmd_is_the_sum_over_pairs() -> None:
     value, _ = computed(MMD(), x, y)
 
     assert value == pytest.approx(brute_mmd(x.flatten(1).double(), y.flatten(1).double()))
+
+
+def full_mmd(x: Tensor, y: Tensor, near: Tensor) -> tuple[float, float]:
+    """The discrepancy and its interval from the matrix of all pairs, with the median of `near`."""
+
+    n, joint = len(x), torch.cat([x, y]).flatten(1).double()
+    squares = torch.cdist(joint, joint).square_()
+    few = torch.cdist(near.flatten(1).double(), near.flatten(1).double()).square()
+    median = few[~torch.eye(len(few), dtype=torch.bool)].median()
+    kernel = sum(torch.exp(squares / (-2 * w**2 * median)) for w in (0.5, 1.0, 2.0)) / 3
+    kernel.fill_diagonal_(0)
+    r, f, c = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
+
+    def estimate(r: Tensor, f: Tensor, c: Tensor, n: int, m: int) -> Tensor:
+        return r / (n * (n - 1)) + f / (m * (m - 1)) - 2 * c / (n * m)
+
+    sums, m = (r.sum(), f.sum(), c.sum()), len(y)
+    less_x = estimate(sums[0] - 2 * r.sum(1), sums[1], sums[2] - c.sum(1), n - 1, m)
+    less_y = estimate(sums[0], sums[1] - 2 * f.sum(1), sums[2] - c.sum(0), n, m - 1)
+    spread = [(len(v) - 1) / len(v) * (v - v.mean()).square().sum() for v in (less_x, less_y)]
+    return float(estimate(*sums, n, m)), 1.96 * math.sqrt(float(sum(spread)))
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 700), (1500, 1100), (2000, 2000), (4000, 600)])
+def test_mmd_in_tiles_is_the_mmd_of_all_pairs(n: int, m: int) -> None:
+    x, y = torch.randn(n, 1, 4, 3), 0.05 + torch.randn(m, 1, 4, 3)
+    metric = MMD()
+    metric.update(x, real=True)
+    metric.update(y, real=False)
+    found = metric.compute()
+
+    near = metrics._draw(x.flatten(1), 2000)
+    assert len(near) == min(n, 2000) and set(found) == {"mean", "ci95"}
+    expected = full_mmd(x, y, near)
+    assert abs(expected[0]) < 0.01  # so that float32 rounds by less than the tolerance
+    assert (found["mean"].item(), found["ci95"].item()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_large_sets_are_compared_by_fields_that_a_seed_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "MOST", 300)
+    monkeypatch.setattr(metrics, "BANDWIDTH", 50)
+    x, y = torch.randn(900, 1, 5), 0.5 + torch.randn(700, 1, 5)
+    all_pairs, half = full_mmd(x, y, x)
+    found = []
+    for _ in range(3):
+        metric = MMD()
+        for part in x[torch.randperm(900)].split(64):  # in the order of other processes
+            metric.update(part, real=True)
+        metric.update(y[torch.randperm(700)], real=False)
+        found.append(metric.compute())
+
+    for value in found:
+        assert value["used"].tolist() == [300, 300]
+        assert value["mean"] == pytest.approx(found[0]["mean"].item(), rel=1e-6)
+        assert value["ci95"] == pytest.approx(found[0]["ci95"].item(), rel=1e-6)
+    # an interval of fewer fields is wider, and holds the discrepancy of all fields
+    assert found[0]["ci95"] > half
+    assert abs(found[0]["mean"] - all_pairs) < 1.5 * found[0]["ci95"]
+    drawn = metrics._draw(x.flatten(1), 300)
+    assert len(drawn.unique(dim=0)) == 300 and len(drawn) == 300
+
+
+def test_row_names_the_fields_that_are_used() -> None:
+    computed = {"mean": torch.tensor(1.0), "ci95": torch.tensor(0.5)}
+    assert interval(computed) == {"value": 1.0, "ci95": [0.5, 1.5]}
+    assert interval(computed | {"used": torch.tensor([4000, 128])})["used"] == [4000, 128]
 
 
 def test_jackknife_of_mmd_leaves_out_each_field_in_turn() -> None:
