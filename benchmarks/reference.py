@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     if whole and not whole.is_file():
         parser.error(f"there is no {whole}: give --whole the folder of the tables of a whole run.")
 
-    report(runs)
+    report(runs, replace=True)
     results = json.loads((runs / "results.json").read_text())
     compared, ran = beside(results["rows"], PUBLISHED[problem]), commands(runs)
     pairs: list[dict[str, Any]] = []

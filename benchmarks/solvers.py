@@ -215,7 +215,7 @@ class Bench:
                     self.evaluate(space, place, f"{name}, pigdm.yaml", recipe(name, weight))
             if self.options.long:
                 self.evaluate(space, len(SOLVERS), "DPS, 1000 calls", LONG)
-        report(self.out, self.runs)
+        report(self.out, self.runs, replace=True)
 
     def guide(self, tuner: Tuner, place: int, zeta: float) -> None:
         r"""Tunes and evaluates constraint-guided DPS, from the step of DPS, in its place."""

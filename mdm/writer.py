@@ -50,6 +50,10 @@ class SampleWriter(BasePredictionWriter):
             if trainer.is_global_zero:  # before any process begins
                 self._remove()
 
+    def outputs(self, verb: str, folder: Path) -> list[Path]:
+        r"""Returns the files that a command writes, for `namm.training.folder.Producer`."""
+        return [Path(self.path or folder / "samples.h5")] if verb == "predict" else []
+
     def write_on_batch_end(
         self,
         trainer: L.Trainer,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,12 @@ def files() -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
 
 
+def contents(*but: str) -> dict[str, bytes]:
+    r"""Returns the content of all files below the working directory, but for some names."""
+    paths = [path for path in Path().rglob("*") if path.is_file() and path.name not in but]
+    return {str(path): path.read_bytes() for path in paths}
+
+
 def checkpoint(run: str, runs: str | Path = "runs/toy") -> dict[str, Any]:
     return torch.load(Path(runs, run, "checkpoints/last.ckpt"), weights_only=True)
 
@@ -153,6 +160,24 @@ def process(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *start, *argv], capture_output=True, text=True, env=environment
     )
+
+
+@contextmanager
+def busy(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    r"""Keeps the lock of a folder in another process, which is killed at the end."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom namm.training.folder import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, str(folder)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from torch import Tensor
 from constraints import Constraint, Finding, InputError, check, noise, show_progress
 from datamodules import FieldData, check_fits, read_attributes, read_fields
 
+from ..training.folder import check_absent
 from ..training.io import atomic
 from ..training.recipes import check_classes, modules_of
 from ..training.trust import trusting
@@ -34,7 +35,7 @@ from .configs import expand, is_problem, stage_of
 from .constructing import constructing
 from .errors import CommandError
 from .explain import explain
-from .parser import TRUST
+from .parser import REPLACE, TRUST
 from .plugins import load_plugins
 from .reader import read_config
 from .shapes import check_keys
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
     """
     load_plugins()
     options, constraint = parse(argv)
+    check_absent([Path(options.json)] if options.json is not None else [], options.replace)
     if options.data is not None:
         described = options.data.partition("::")[0].endswith((".yaml", ".yml"))
         with trusting(options.trust):
@@ -113,6 +115,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of all noise.")
     parser.add_argument("--json", type=str | None, help="A file to write the findings to.")
     parser.add_argument("--trust", **TRUST)
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
 
     argv = parts(argv)
     if argv and not argv[0].startswith("-"):

@@ -21,8 +21,8 @@ COMMON = (
 SECTIONS = {
     "fit": (*COMMON, "weights_only"),
     "validate": (*COMMON, "verbose", "weights_only"),
-    "test": (*COMMON, "verbose", "weights_only"),
-    "predict": (*COMMON, "return_predictions", "weights_only"),
+    "test": (*COMMON, "replace", "verbose", "weights_only"),
+    "predict": (*COMMON, "replace", "return_predictions", "weights_only"),
 }
 
 

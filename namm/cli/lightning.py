@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import distributed
 
@@ -36,9 +35,6 @@ from ..training.checkpoint import build_part
 from ..training.io import (
     AtomicCheckpointIO,
     KeepLast,
-    check_fresh,
-    check_inside,
-    check_writable,
     last_checkpoint,
     numbered,
     run_folder,
@@ -52,7 +48,8 @@ from .errors import CommandError, Interrupted
 from .exchange import kept_arguments
 from .explain import explain
 from .fill import fill
-from .parser import TRUST
+from .folder import SaveConfig, working
+from .parser import REPLACE, TRUST
 from .plugins import load_plugins
 from .progress import LineProgress
 from .quiet import quiet
@@ -76,21 +73,6 @@ class ConfigParser(LightningArgumentParser):
         kwargs.setdefault("exit_on_error", False)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
-
-
-class SaveConfig(SaveConfigCallback):
-    r"""Creates the callback that keeps a run's configuration, in a form that every verb accepts:
-    only `fit` writes it, and without what belongs to that one command."""
-
-    def __init__(self, parser: ConfigParser, config: Namespace, *args: Any, **kwargs: Any) -> None:
-        config = config.clone()
-        for key in ("ckpt_path", "weights_only", "force", "trust", "model.init_args.seed"):
-            config.pop(key, None)
-        super().__init__(parser, config, *args, **kwargs)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
 
 
 class CLI(LightningCLI):
@@ -144,6 +126,14 @@ class CLI(LightningCLI):
             help="Go on with a checkpoint of another problem, and name the ignored values.",
         )
         parser.add_argument("--trust", **TRUST)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("test", "predict"):
+            parser.add_argument("--replace", action="store_true", help=REPLACE)
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         verb, *argv = sys.argv[1:]
@@ -200,15 +190,6 @@ class CLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(LineProgress())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
-    def after_instantiate_classes(self) -> None:
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # writes nothing
-            return
-        folder, logger = run_folder(self.trainer), self.trainer.logger
-        check_writable(folder)
-        check_inside(folder, Path(getattr(logger, "root_dir", None) or folder))
-        if self.subcommand == "fit" and self._get(self.config, "ckpt_path") is None:
-            check_fresh(self.trainer)
-
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         given = kwargs["ckpt_path"]
@@ -231,9 +212,13 @@ class CLI(LightningCLI):
         return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
+        given, replace = (self._get(self.config, key) for key in ("ckpt_path", "replace"))
         shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         try:
-            with show_progress(shown):
+            with (
+                show_progress(shown),
+                working(self.trainer, self.model, subcommand, given, replace),
+            ):
                 super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a KeyboardInterrupt with `sys.exit(1)`.
@@ -290,4 +275,5 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         main([*argv, "--print_config"])
     config: dict[str, Any] = yaml.safe_load(text.getvalue())
     config.pop("trust", None)  # which changes no result
+    config.pop("replace", None)  # no result depends on it
     return config

@@ -1,6 +1,6 @@
 r"""The parser of the verbs that are not Lightning's."""
 
-__all__ = ["TRUST", "VerbParser", "parse_run"]
+__all__ = ["REPLACE", "TRUST", "VerbParser", "parse_run"]
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ TRUST: dict[str, Any] = {
     "metavar": "MODULE",
     "help": "A module of your own whose classes files may name; can be given again.",
 }
+REPLACE = "replace the files that are there"
 
 
 class VerbParser(ArgumentParser):
@@ -42,6 +43,7 @@ def parse_run(argv: Sequence[str]) -> Namespace:
         "--from", dest="first", metavar="STAGE", help="run this stage and all after it afresh"
     )
     parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
     parser.add_argument("--dry-run", action="store_true", help="show the commands, run none")
     parser.add_argument("--trust", **TRUST)
     return parser.parse_args(argv)

@@ -1,6 +1,6 @@
 r"""The stages of a problem, read and parsed: each is a job, one plain command of `namm`."""
 
-__all__ = ["Job", "changes", "flat", "plan", "reads"]
+__all__ = ["STEPS", "Job", "changes", "flat", "plan", "reads"]
 
 import json
 import re
@@ -18,6 +18,10 @@ from . import lightning as cli
 from .configs import mapped, problem_at, runs_of
 from .errors import CommandError
 
+STEPS = ("max_steps", "max_epochs")
+NO_WORK = re.compile(
+    r"started\.json|events\.out\.tfevents\..*|hparams\.yaml|\.namm\.lock|\..*\.part"
+)
 RECORDS: dict[str, dict[str, type]] = {  # the keys of the records of a stage
     "started.json": {"key": str, "inputs": dict, "config": dict, "begun": float, "spent": float},
     "finished.json": {"key": str, "seconds": float},
@@ -40,8 +44,18 @@ class Job:
 
     @property
     def key(self) -> str:
-        content = json.dumps([self.argv[0], self.config, self.inputs], sort_keys=True, default=str)
+        r"""The hash of what the results depend on. A training for more steps or for fewer has the
+        same key, since it goes on."""
+        trainer = {k: v for k, v in self.config.get("trainer", {}).items() if k not in STEPS}
+        config = {**self.config, "trainer": trainer}
+        content = json.dumps([self.argv[0], config, self.inputs], sort_keys=True, default=str)
         return sha256(content.encode()).hexdigest()
+
+    def files(self) -> dict[Path, int]:
+        r"""Returns the files in the folder of the stage that its work left, and the times at which
+        they were written."""
+        found = (file for file in self.folder.rglob("*") if file.is_file())
+        return {f: f.stat().st_mtime_ns for f in found if not NO_WORK.fullmatch(f.name)}
 
     def read(self, name: str) -> dict[str, Any]:
         file = self.folder / name

@@ -1,22 +1,27 @@
 r"""The report of a run: tables, a figure and one `results.json` of all its stages."""
 
-__all__ = ["main", "report"]
+__all__ = ["REPORT", "main", "report"]
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from constraints import InputError
 
-from ..evaluation.results import escaped, markdown, with_half_width
+from ..evaluation.results import escaped, markdown, png, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
-from ..training.io import check_inside
+from ..training.folder import check_absent, locked
+from ..training.io import check_inside, write_together
 from ..training.records import damaged, read_record
 from ..training.trust import trusting
 from .figure import Spent, draw
-from .parser import TRUST, VerbParser
+from .parser import REPLACE, TRUST, VerbParser
 
+RESULTS = "results.json"
+REPORT = (RESULTS, "report.md", "report.png")
 COLUMNS = (
     *("distance", "chi2", "chi2_floor", "relative_error", "unsolved"),
     *("mmd", "spread", "spectrum", "cycle"),
@@ -33,30 +38,34 @@ def main(argv: Sequence[str]) -> None:
     purpose = "Write the tables and the figure of finished stages."
     parser = VerbParser(prog="namm report", description=purpose)
     parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
     parser.add_argument("--trust", **TRUST)
     options = parser.parse_args(argv)
     with trusting(options.trust):
-        report(options.folder)
+        report(options.folder, replace=options.replace)
 
 
-def report(folder: Path, runs: Path | None = None) -> None:
+def report(folder: Path, runs: Path | None = None, replace: bool = False) -> None:
     r"""Gathers the results of all stages below a folder into `results.json`, `report.md` and
-    `report.png`, and prints the tables and the paths.
+    `report.png`, and prints the tables and the paths. All files or none: a report replaces a
+    former one whose results are all there, unchanged.
 
     Arguments:
         folder: The folder of the runs of a problem.
         runs: The folder of the trainings that the results name, if it is another one.
+        replace: Whether to replace files that are no report, or a report of other results.
 
     Raises:
         InputError: If no stage below it has results, if the results are those of several problems,
-            or if two stages have results of the same method in the same task.
+            if two stages have results of the same method in the same task, or if a file would be
+            replaced.
     """
     stages = {path.parent: read_results(path) for path in sorted(folder.glob("*/**/results.json"))}
     if problems := [path for path, results in stages.items() if "stages" in results]:
         raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
-    for name in ("results.json", "report.md", "report.png"):
+    for name in REPORT:
         check_inside(folder / name, folder)
     trained = shipped(stages) | training(runs or folder)
     rows = unique(stages)
@@ -76,20 +85,48 @@ def report(folder: Path, runs: Path | None = None) -> None:
             for path, results in stages.items()
         },
     }
-    (folder / "results.json").write_text(json.dumps(gathered, indent=1))
     tasks = sorted({row["task"] for row in rows})
     tables = [task_table(rows, task, spent[task]) for task in tasks]
     tables += [training_table(trained)] if trained else []
     notes = [note for results in stages.values() for note in results.get("notes", [])]
     unknown = [row for row in rows if row["value"] is None]
     notes += [f"{row['method']}, {row['metric']}: {row['reason']}." for row in unknown]
-    text = "\n\n".join([*tables, *dict.fromkeys(notes)])
-    (folder / "report.md").write_text(text + "\n")
-    draw(stages, rows, trained, spent).savefig(folder / "report.png", dpi=170)
+    text = "\n\n".join([*tables, *dict.fromkeys(map(escaped, notes))])
+    figure = png(draw(stages, rows, trained, spent), 170)
+    drawn = {"report.md": f"{text}\n".encode(), "report.png": figure}
+    gathered["sha256"] = {name: digest(content) for name, content in drawn.items()}
+    contents = {RESULTS: json.dumps(gathered, indent=1).encode(), **drawn}
+    with locked(folder):
+        check_absent(foreign(folder, gathered, contents), replace)
+        write_together(folder, contents)
     print(f"\n{text}\n")
-    names = {"results": "results.json", "report": "report.md", "figure": "report.png"}
-    for kind, name in names.items():
+    for kind, name in zip(("results", "report", "figure"), contents, strict=True):
         print(f"{kind:8} {folder / name}")
+
+
+def foreign(folder: Path, gathered: dict[str, Any], contents: dict[str, bytes]) -> list[Path]:
+    r"""Returns the files that a report must not replace unasked: files that `namm report` did not
+    write, and the report of results that have changed or are not there any more.
+
+    Arguments:
+        folder: The folder of the report.
+        gathered: The new results.
+        contents: The content of each file of the new report by its name.
+    """
+    there = {name: f.read_bytes() for name in contents if (f := folder / name).exists()}
+    sums: dict[str, str] = {}
+    with suppress(AttributeError, LookupError, TypeError, ValueError):  # it is no report
+        old = json.loads(there[RESULTS])
+        kept = old["stages"].items() <= gathered["stages"].items()
+        if kept and all(row in gathered["rows"] for row in old["rows"]):
+            sums = {**old["sha256"], RESULTS: digest(there[RESULTS])}
+    same = {name for name, content in there.items() if content == contents[name]}
+    return [folder / n for n in there if n not in same and sums.get(n) != digest(there[n])]
+
+
+def digest(content: bytes) -> str:
+    r"""Returns the SHA-256 of a content."""
+    return sha256(content).hexdigest()
 
 
 def read_results(file: Path) -> dict[str, Any]:

@@ -14,23 +14,27 @@ __all__ = ["main", "run_once"]
 
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
+from math import inf
 from pathlib import Path
 from shlex import join
 
 from constraints import InputError
 
+from ..training.folder import locked
+from ..training.io import atomic
 from ..training.recipes import modules_of
 from ..training.trust import trusting
 from . import lightning as cli
 from .errors import CommandError, Interrupted
 from .parser import parse_run
-from .plan import Job, flat, plan
+from .plan import STEPS, Job, flat, plan
 from .reader import refuse
-from .report import report
+from .report import REPORT, report
 
 
 def main(argv: Sequence[str]) -> None:
@@ -87,10 +91,11 @@ def run_all(
         print(f"[{number}/{len(jobs)}] namm {join(job.argv)}", flush=True)
         finished = {} if job in afresh else job.read("finished.json")
         if finished:
-            print(f"    finished in {finished['seconds']:.0f} s, skipped", flush=True)
+            other = "".join(f", where {change}" for change in steps(job))
+            print(f"    finished in {finished['seconds']:.0f} s, skipped{other}", flush=True)
         elif not options.dry_run:
             try:
-                print(f"    {job.name}: {run(job):.0f} s", flush=True)
+                print(f"    {job.name}: {run(job, options.replace):.0f} s", flush=True)
             except Interrupted as stop:
                 again += f" --to {options.last}" if options.last else ""
                 message = f"'{job.name}' was stopped. To continue:\n  {again}"
@@ -100,7 +105,7 @@ def run_all(
 def difference(job: Job) -> str:
     r"""Returns how the folder of a stage differs from the results of the stage; nothing if
     the stage is finished, can go on, or has not begun."""
-    if not job.config or not job.folder.exists() or not any(job.folder.iterdir()):
+    if not job.config or not job.files():
         return ""
     before = job.read("started.json")
     if not before:
@@ -109,7 +114,7 @@ def difference(job: Job) -> str:
         for name in job.inputs:
             if replace(job, name=name).read("started.json").get("begun", 0) > before["begun"]:
                 return f"its input '{name}' was made anew after it"
-        return ""
+        return ", ".join(steps(job, more=True)) if job.read("finished.json") else ""
     for name in {**before["inputs"], **job.inputs}:
         if before["inputs"].get(name) != job.inputs.get(name):
             return f"its input '{name}' has changed"
@@ -119,15 +124,40 @@ def difference(job: Job) -> str:
     return ", ".join(changed) or "its verb or an empty section of its configuration has changed"
 
 
+def steps(job: Job, more: bool = False) -> list[str]:
+    r"""Returns how the number of steps of a training differs from the number when it began.
+
+    Arguments:
+        job: The stage.
+        more: Whether to return the numbers alone that have risen.
+    """
+    if job.argv[0] != "fit":
+        return []
+    configs = job.read("started.json").get("config", {}), job.config
+    old, new = ({k: c.get("trainer", {}).get(k) for k in STEPS} for c in configs)
+    keys = [k for k in STEPS if (limit(old[k]) < limit(new[k]) if more else old[k] != new[k])]
+    return [f"trainer.{k} was {old[k]} and is {new[k]}" for k in keys]
+
+
+def limit(steps: int | None) -> float:
+    r"""Returns a number of steps, of which `None` and -1 mean that there is no last one."""
+    return inf if steps in (None, -1) else steps
+
+
 def move_aside(jobs: Sequence[Job]) -> None:
-    r"""Moves the folders of stages, where they exist, to the same places below `<runs>.old-N`."""
+    r"""Moves the folders of stages, where they exist, to the same places below `<runs>.old-N`, and
+    the report on them too."""
+    jobs = [job for job in jobs if job.folder.exists()]
+    for job in jobs:
+        with locked(job.folder):  # where another command works, nothing is moved
+            pass
     for runs in {job.runs for job in jobs}:
         aside = next(path for n in count(1) if not (path := Path(f"{runs}.old-{n}")).exists())
-        for job in jobs:
-            if job.runs == runs and job.folder.exists():
-                (aside / job.name).parent.mkdir(parents=True, exist_ok=True)
-                job.folder.rename(aside / job.name)
-                print(f"moved {job.folder} to {aside / job.name}", flush=True)
+        names = [job.name for job in jobs if job.runs == runs]
+        for name in [*names, *(name for name in REPORT if (runs / name).exists())]:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            (runs / name).rename(aside / name)
+            print(f"moved {runs / name} to {aside / name}", flush=True)
 
 
 def run_once(job: Job, title: str, remedy: str) -> None:
@@ -148,23 +178,48 @@ def run_once(job: Job, title: str, remedy: str) -> None:
         run(job)
 
 
-def run(job: Job) -> float:
+def run(job: Job, replace: bool = False) -> float:
     r"""Runs a stage and records it.
+
+    Arguments:
+        job: The stage.
+        replace: Whether a test, a prediction or a report may replace files.
 
     Returns:
         The seconds of the stage, and of former attempts up to the checkpoint that was kept.
     """
     begun = time.time()
     if not job.config:
-        report(job.folder)
+        report(job.folder, replace=replace)
         return time.time() - begun
-    before, last = job.read("started.json"), job.folder / "checkpoints" / "last.ckpt"
-    spent = 0.0
-    if before and last.exists():
-        spent = before["spent"] + max(0.0, last.stat().st_mtime - before["begun"])
-    job.write("started.json", begun=begun, spent=spent, inputs=job.inputs, config=job.config)
-    cli.main(job.argv)
-    seconds = spent + time.time() - begun
-    times = {"started": datetime.fromtimestamp(begun), "finished": datetime.now()}
-    job.write("finished.json", seconds=seconds, **times)
+    option = ["--replace"] if replace and job.argv[0] in ("test", "predict") else []
+    with locked(job.folder):
+        before, last = job.read("started.json"), job.folder / "checkpoints" / "last.ckpt"
+        spent = 0.0
+        if before and last.exists():
+            spent = before["spent"] + max(0.0, last.stat().st_mtime - before["begun"])
+        with started(job):
+            job.write(
+                "started.json", begun=begun, spent=spent, inputs=job.inputs, config=job.config
+            )
+            cli.main([*job.argv, *option])
+        seconds = spent + time.time() - begun
+        times = {"started": datetime.fromtimestamp(begun), "finished": datetime.now()}
+        job.write("finished.json", seconds=seconds, **times)
     return seconds
+
+
+@contextmanager
+def started(job: Job) -> Iterator[None]:
+    r"""Leaves `started.json` as it was if the stage fails before it has done anything."""
+    file, files = job.folder / "started.json", job.files()
+    before = file.read_bytes() if file.exists() else None
+    try:
+        yield
+    except BaseException:
+        if job.files() == files:
+            file.unlink(missing_ok=True)
+            if before is not None:
+                with atomic(file) as out:
+                    out.write(before)
+        raise

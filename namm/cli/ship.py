@@ -8,7 +8,7 @@ from pathlib import Path
 from ..evaluation.shipping import ship
 from ..training.trust import trusting
 from ..training.weights import STAGES
-from .parser import TRUST, VerbParser
+from .parser import REPLACE, TRUST, VerbParser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> None:
         metavar="STAGE",
         help="write only the record of these trainings, without weights",
     )
+    parser.add_argument("--replace", action="store_true", help=REPLACE)
     parser.add_argument("--trust", **TRUST)
     options = parser.parse_args(argv)
     with trusting(options.trust):
-        ship(options.runs, options.folder, options.half, options.record)
+        ship(options.runs, options.folder, options.half, options.record, options.replace)

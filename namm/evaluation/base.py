@@ -16,9 +16,10 @@ from constraints import Constraint, Given, InputError, Ranged, Seed
 from ..description import plain_data
 from ..mirror import Mirror
 from ..training.checkpoint import FromCheckpoint
+from ..training.io import run_folder
 from ..training.provenance import Origin
 from .plots import field_grid
-from .results import interval, write
+from .results import FILES, interval, write
 from .sampling_costs import SamplingCosts
 from .scores import Scores
 
@@ -54,6 +55,10 @@ class Evaluation(Ranged, FromCheckpoint, abc.ABC):
     def origin(self) -> Origin:
         r"""Returns the parts that the loaded checkpoints must fit, for `Provenance`."""
         return Origin(self.constraint, self.mirror, diffusion=True)
+
+    def outputs(self, verb: str, folder: Path) -> list[Path]:
+        r"""Returns the files that a command writes, for `namm.training.folder.Producer`."""
+        return [folder / name for name in FILES] if verb == "test" else []
 
     @property
     def maps(self) -> Mirror:
@@ -142,13 +147,10 @@ class Evaluation(Ranged, FromCheckpoint, abc.ABC):
         for row in rows:
             if row["method"] == self.method and row["value"] is not None:
                 self.log(f"test/{row['protocol']}/{row['metric']}", row["value"], sync_dist=True)
-        log_dir = self.trainer.log_dir  # which the processes must ask for together
-        if not self.trainer.is_global_zero or log_dir is None:
+        folder = run_folder(self.trainer)  # which the processes must ask for together
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         given = self.pictures_given
         figure = field_grid(self.pictures, self.constraint, mirror=("measured",), given=given)
-        figure.savefig(folder / "fields.png", dpi=160)
         config = plain_data(dict(self.hparams))
-        write(folder, rows, config, notes, self.device, self.pictures, given)
+        write(folder, rows, config, notes, self.device, figure, self.pictures, given)

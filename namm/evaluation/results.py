@@ -1,12 +1,14 @@
 r"""The rows of results: as JSON in a file, as cells and as tables of Markdown."""
 
 __all__ = [
+    "FILES",
     "code_span",
     "escaped",
     "half_width",
     "interval",
     "markdown",
     "one_line",
+    "png",
     "with_half_width",
     "write",
 ]
@@ -16,15 +18,21 @@ import math
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from constraints import Given
 
-from ..training.io import atomic
+from ..training.io import write_together
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FILES = ("results.json", "fields.png", "fields.pt", "given.pt")  # of a test stage
 
 
 def interval(computed: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -49,11 +57,12 @@ def write(
     config: Any,
     notes: list[str],
     device: torch.device,
+    figure: "Figure",
     fields: Mapping[str, Tensor],
     given: Given | None = None,
 ) -> None:
-    r"""Writes a few fields into `fields.pt`, the data of the first fields, where there are data,
-    into `given.pt`, and the rows into `results.json`.
+    r"""Writes the rows into `results.json`, a figure into `fields.png`, a few fields into
+    `fields.pt`, and the data of the first fields, where there are data, into `given.pt`.
 
     Arguments:
         folder: The folder of the test stage.
@@ -61,6 +70,7 @@ def write(
         config: The configuration of the test stage.
         notes: The sentences that a reader must know.
         device: The device on which the samples were made.
+        figure: The figure of the fields.
         fields: The fields by title, each with shape `(B, C, *S)`.
         given: The data of the first fields, for the constraint.
     """
@@ -77,14 +87,33 @@ def write(
     }
     # a few fields, or as many points as make a cloud
     kept = {k: v[: max(4, 2048 // v[0].numel())].cpu().clone() for k, v in fields.items()}
-    torch.save(kept, folder / "fields.pt")
-    (folder / "given.pt").unlink(missing_ok=True)
-    if given:
-        data = {name: value[:4].cpu().clone() for name, value in given.items()}
-        torch.save(data, folder / "given.pt")
-    # last, since a folder that holds results counts as evaluated
-    with atomic(folder / "results.json") as file:
-        file.write(json.dumps(results, indent=1).encode())
+    data = {name: value[:4].cpu().clone() for name, value in (given or {}).items()}
+    contents = {
+        "results.json": json.dumps(results, indent=1).encode(),  # replaced last
+        "fields.png": png(figure, 160),
+        "fields.pt": saved(kept),
+        **({"given.pt": saved(data)} if data else {}),
+    }
+    write_together(folder, contents)
+    if not data:
+        (folder / "given.pt").unlink(missing_ok=True)
+
+
+def png(figure: "Figure", dpi: int) -> bytes:
+    r"""Returns a figure as the content of a PNG file.
+
+    Arguments:
+        figure: The figure.
+        dpi: The pixels of an inch.
+    """
+    figure.savefig(content := BytesIO(), format="png", dpi=dpi)
+    return content.getvalue()
+
+
+def saved(content: Any) -> bytes:
+    r"""Returns an object as the content of a file that `torch.load` reads."""
+    torch.save(content, out := BytesIO())
+    return out.getvalue()
 
 
 def half_width(row: dict[str, Any]) -> float:

@@ -7,9 +7,11 @@ a card that says where the weights are from.
 __all__ = ["ship"]
 
 import json
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -17,12 +19,15 @@ import yaml
 from constraints import InputError
 
 from ..training.checkpoint import read_checkpoint
-from ..training.io import LAST, atomic
+from ..training.folder import check_absent, locked
+from ..training.io import LAST, write_together
 from ..training.weights import ROOT, STAGES, is_record, pack
 from .results import code_span, markdown
 from .training_costs import cost_cells, facts, training
 
-TITLE = "# Trained models of "
+CARD = "README.md"
+BEGIN, END = "<!-- the card of `namm ship` -->", "<!-- the end of the card -->"
+MARKED = re.compile(f"{BEGIN}(?:(?!{BEGIN}).)*?{END}", re.DOTALL)
 WHAT = {
     "namm": "the maps g and f",
     "mdm": "the diffusion model in mirror space",
@@ -31,10 +36,19 @@ WHAT = {
 }
 
 
-def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = ()) -> None:
+def ship(
+    runs: Path,
+    folder: Path,
+    half: bool = False,
+    records: Sequence[str] = (),
+    replace: bool = False,
+) -> None:
     r"""Writes the weights of the trained stages of a run, and the card. All files or none: what
     does not fit is refused before anything is written. Stages that the folder holds from another
     run stay, and stay on the card.
+
+    The card is the part of `README.md` between two marks. Text of an author before and after the
+    marks stays. A file without marks gets the card at its end.
 
     Arguments:
         runs: The folder of the runs of a problem, with the stages namm, mdm, finetune and dm, or
@@ -43,9 +57,10 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
         half: Whether to round kernels and matrices to float16.
         records: The stages of which only the record of the training is written: what later stages
             cost counts them in, and few use maps that have been fine-tuned since.
+        replace: Whether to replace other weights of the same stages.
 
     Raises:
-        InputError: If no stage has a checkpoint.
+        InputError: If no stage has a checkpoint, or if the folder holds other weights of a stage.
     """
     found = [stage for stage in STAGES if (runs / stage / LAST).is_file()]
     if not found:
@@ -61,20 +76,30 @@ def ship(runs: Path, folder: Path, half: bool = False, records: Sequence[str] = 
         state["hyper_parameters"] = _moved(state.get("hyper_parameters", {}), home)
         seconds = trained.get(stage, {"seconds": 0.0})["seconds"]
         files[f"{stage}.safetensors"] = pack(state, half, record=stage in records, seconds=seconds)
-    for name, content in files.items():
-        with atomic(folder / name) as out:
-            out.write(content)
-    weights = {s: f for s in STAGES if (f := folder / f"{s}.safetensors").is_file()}
-    text = card(runs, home, half, weights)
-    file = folder / "README.md"
-    before = file.read_text("utf-8").split(TITLE)[0].rstrip() if file.exists() else ""
-    with atomic(file) as out:
-        out.write("\n\n".join(filter(None, [before, text])).encode())
-    print(f"{', '.join([*files, file.name])} in {folder}")
+    with locked(folder), TemporaryDirectory() as temporary:
+        there = {name: folder / name for name in files if (folder / name).exists()}
+        check_absent([f for name, f in there.items() if f.read_bytes() != files[name]], replace)
+        weights = {s: f for s in STAGES if (f := folder / f"{s}.safetensors").is_file()}
+        for name, content in files.items():
+            weights[Path(name).stem] = file = Path(temporary, name)
+            file.write_bytes(content)
+        text = card(runs, home, half, {s: weights[s] for s in STAGES if s in weights})
+        files[CARD] = _marked(folder / CARD, text).encode("utf-8", "surrogateescape")
+        write_together(folder, files)
+    print(f"{', '.join(files)} in {folder}")
+
+
+def _marked(file: Path, card: str) -> str:
+    r"""Returns the text of a file with a card in the place of the card between its marks, or at
+    its end."""
+    text = file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
+    card = f"{BEGIN}\n{card}{END}"
+    changed, found = MARKED.subn(lambda match: card, text, count=1)
+    return changed if found else f"{text}\n{card}\n" if text else f"{card}\n"
 
 
 def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
-    r"""Returns the card. What another author wrote above it in the same file stays there.
+    r"""Returns the card.
 
     Arguments:
         runs: The folder of the runs, with a checkpoint of one of the stages or more.
@@ -105,7 +130,7 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
     again = f"configs/{folder.name}.yaml{f' --scale {scale}' if scale else ''} --pretrained"
     source = runs.name if runs.is_absolute() else runs
     parts = [
-        f"{TITLE}{folder.name}",
+        f"# Trained models of {folder.name}",
         "The averaged weights of each stage, in "
         + ("float16 but for vectors and the map g" if half else "float32")
         + f", with the recipes of their networks. Written by `namm ship {source} {folder}"

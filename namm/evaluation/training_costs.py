@@ -89,12 +89,12 @@ def facts(state: dict[str, Any]) -> dict[str, Any]:
     Arguments:
         state: The checkpoint, from `read_checkpoint`.
     """
-    counts = [c for c in state["callbacks"].values() if "per_step" in c]
+    counts = [c for c in state["callbacks"].values() if {"total", "per_step"} <= {*c}]
     if not counts:
         return {}
     return {
         "steps": state["global_step"],
-        "flops": counts[0]["per_step"] * state["global_step"],
+        "flops": counts[0]["total"],
         "from": sorted({_stage(path) for path in _paths(state["hyper_parameters"])}),
         "finetuned": bool(state["hyper_parameters"].get("freeze_forward")),
     }

@@ -15,10 +15,11 @@ from torchmetrics.utilities import dim_zero_cat
 from constraints import Batch, Counter, NonNegativeFloat, Seed
 
 from .checkpoint import save_recipe
-from .io import atomic
+from .io import run_folder, write_together
 from .optimiser import Optimiser
 from .stage import Stage
 
+FILES = ("counts.json", "counts.md")
 WITHIN = (0.1, 0.25, 0.5, 1.0)
 
 
@@ -103,6 +104,10 @@ class Counting(Stage):
             "accuracy": (error < 0.5).float().mean(),
         }
 
+    def outputs(self, verb: str, folder: Path) -> list[Path]:
+        r"""Returns the files that a command writes, for `namm.training.folder.Producer`."""
+        return [folder / name for name in FILES] if verb == "test" else []
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
             count = self.counter(batch["x"])
@@ -113,15 +118,12 @@ class Counting(Stage):
         result = calibration(*self.counted.compute())
         self.counted.reset()
         self.log("test/accuracy", result["accuracy"], sync_dist=True)
-        log_dir = self.trainer.log_dir  # which the processes must ask for together
-        if not self.trainer.is_global_zero or log_dir is None:
+        folder = run_folder(self.trainer)  # which the processes must ask for together
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         text = markdown(result)
-        for file, content in (("counts.json", json.dumps(result, indent=1)), ("counts.md", text)):
-            with atomic(folder / file) as stream:
-                stream.write(f"{content}\n".encode())
+        contents = zip(FILES, (f"{json.dumps(result, indent=1)}\n", f"{text}\n"), strict=True)
+        write_together(folder, {name: content.encode() for name, content in contents})
         print(f"\n{text}\n")
 
     @torch.no_grad()

@@ -1,10 +1,8 @@
 r"""Files that are the old ones or the new ones, never half of each.
 
-A process can be killed at any moment. What must be there afterwards is therefore written under a
-temporary name in the folder where it will live, flushed to the disk, and only then given its name
-with `os.replace`, which a file system does in one piece. A checkpoint is moreover only taken
-between two training steps, even when Ctrl-C asks for it in the middle of one: no training can be
-resumed from an optimiser that was stopped half way through its parameters.
+A checkpoint is only taken between two training steps, even when Ctrl-C asks for it in the middle
+of one: no training can be resumed from an optimiser that was stopped half way through its
+parameters.
 """
 
 __all__ = [
@@ -19,13 +17,14 @@ __all__ = [
     "read_plain",
     "run_folder",
     "step",
+    "write_together",
 ]
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +34,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from constraints import InputError, PositiveInt, Ranged, check_hash, hash_content
+from constraints import InputError, PositiveInt, Ranged, check_hash, hash_content, whole_file
 
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -107,18 +106,20 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
     Arguments:
         path: The file to write. Its folder is made if it is missing.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Always the same name, so that what a killed process left behind is overwritten by the next.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as part, open(part, "wb") as file:
+        yield file
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    r"""Writes files that belong together: no file of them is replaced before all are complete.
+
+    Arguments:
+        folder: The folder, which is made if it is missing.
+        contents: The content of each file by its name. The first file is replaced last.
+    """
+    with ExitStack() as stack:
+        for name, content in contents.items():
+            stack.enter_context(whole_file(folder / name)).write_bytes(content)
 
 
 def read_plain(path: str | Path, map_location: Any = "cpu") -> Any:

@@ -75,6 +75,7 @@ class Flops(L.Callback):
         self.match = match
         self.per_step = 0
         self.total = 0
+        self._steps = 0  # that are in the total
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or not isinstance(pl_module, Stage):
@@ -103,12 +104,18 @@ class Flops(L.Callback):
                 f"{' and '.join(self.match)}."
             )
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._steps = trainer.global_step
+        if not (self._steps and self.total):  # it is new, or was not counted before
+            self.total = self.per_step * self._steps
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         if not self.per_step:
             return
-        self.total = self.per_step * trainer.global_step
+        self.total += self.per_step * (trainer.global_step - self._steps)
+        self._steps = trainer.global_step
         pl_module.log("flops", float(self.total), batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from constraints import (
 )
 
 from .checkpoint import FromCheckpoint
+from .course import check_course, course
 from .optimiser import Optimiser
 from .provenance import Origin
 
@@ -62,8 +63,8 @@ class Stage(Ranged, FromCheckpoint, abc.ABC):
         self.train()  # which Lightning does not call for a new module
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        r"""Refuses the checkpoint of another stage or of other networks, before any weight
-        moves."""
+        r"""Refuses the checkpoint of another stage or of other networks, and of a training with
+        other settings, before any weight moves."""
         own = {key: value.shape for key, value in self.state_dict().items()}
         found = {key: value.shape for key, value in checkpoint["state_dict"].items()}
         if own != found:
@@ -72,10 +73,18 @@ class Stage(Ranged, FromCheckpoint, abc.ABC):
                 f"The checkpoint given by --ckpt_path is of another stage or of other networks: "
                 f"{wrong} has shape {_shape(found, wrong)} there, {_shape(own, wrong)} here."
             )
+        if self._trainer is not None and self.trainer.training:
+            check_course(checkpoint, self._course(training_loader(self.trainer)))
         # the constraint is the one given here: where it is another, `Provenance` refuses it
         kept = {k: v for k, v in self.state_dict().items() if k.startswith("constraint.")}
         for name in ("state_dict", "current_model_state"):
             checkpoint.get(name, {}).update(kept)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["course"] = self._course(self.trainer.train_dataloader)
+
+    def _course(self, loader: Any) -> dict[str, Any]:
+        return course(self.trainer, loader, self.seed, self.optimiser)
 
     def origin(self) -> Origin:
         r"""Returns the parts that checkpoints depend on, for `Provenance`: none unless a stage

@@ -60,10 +60,13 @@ def test_command_says_what_fails_and_what_to_do(
         "--json=out/c.json",
     ]
     assert main(argv) == 1
-    assert main([*argv, "--split=val"]) is None
+    before = Path("out/c.json").read_bytes()
+    assert main([*argv, "--split=val"]) == 1
+    assert Path("out/c.json").read_bytes() == before
+    assert main([*argv, "--split=val", "--replace"]) is None
 
-    out = capsys.readouterr().out
-    assert "mine.Mine fails: zero on data" in out
+    out, error = capsys.readouterr()
+    assert "mine.Mine fails: zero on data" in out and "out/c.json is there already" in error
     assert "\n      -> This field " in out
     result = json.loads(Path("out/c.json").read_text())
     assert result["constraint"] == {"class_path": "mine.Mine", "init_args": {"offset": 1.0}}

@@ -131,7 +131,7 @@ def test_report_needs_a_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[Path] = []
-    monkeypatch.setattr("namm.cli.report.report", reported.append)
+    monkeypatch.setattr("namm.cli.report.report", lambda runs, **_: reported.append(runs))
 
     assert main(["report"]) == 2
     assert "namm report needs the folder of a run, got ''" in capsys.readouterr().err

@@ -75,16 +75,17 @@ def test_saved_configuration_serves_every_verb(problem: Path) -> None:
         command = [verb, "-c", "runs/toy/a/config.yaml", "--ckpt_path", "last"]
         assert main(command) == 1
         assert Path("runs/toy/a/config.yaml").read_bytes() == saved
-    assert main(["fit", "-c", "runs/toy/a/config.yaml", "--ckpt_path=last", "--seed_everything=4",
+    assert main(["fit", "-c", "runs/toy/a/config.yaml", "--ckpt_path=last", "--ema.decay=0.8",
                  "--trainer.max_steps=7"]) is None  # fmt: skip
-    assert checkpoint("a")["hyper_parameters"]["seed"] == 4
+    assert checkpoint("a")["hyper_parameters"]["seed"] == 3
+    assert checkpoint("a")["global_step"] == 7
 
 
 def test_command_line_wins_over_the_checkpoint(problem: Path) -> None:
     assert fit("a") is None
     resume = ["--ckpt_path=runs/toy/a/checkpoints/last.ckpt", "--trainer.max_steps=7"]
-    assert fit("b", "--model.optimiser.lr=0.5", *resume) is None
-    assert checkpoint("b")["hyper_parameters"]["optimiser"]["lr"] == 0.5
+    assert fit("b", "--model.sigma_max=0.5", *resume) is None
+    assert checkpoint("b")["hyper_parameters"]["sigma_max"] == 0.5
 
 
 def test_seed_reaches_the_model(problem: Path) -> None:

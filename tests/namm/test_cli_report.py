@@ -1,6 +1,7 @@
 """Refusals of a report: results of which it would have to drop some."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 from constraints import InputError
+from namm.cli.main import main
 from namm.cli.report import report
 from namm.evaluation.training_costs import compute
+from namm.training.folder import LOCK
+from tests.commands import busy
 
 
 def write(folder: Path, task: str, method: str, value: float, n: int = 4) -> None:
@@ -49,6 +53,82 @@ def test_folder_above_the_runs_is_refused(tmp_path: Path) -> None:
     report(tmp_path / "burgers")
     with pytest.raises(InputError, match=r"burgers\b"):
         report(tmp_path)
+
+
+def report_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_report_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    for name in ("namm.cli.report.draw", "constraints.files.os.replace"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(name, fail)
+            report(tmp_path)
+        assert report_files(tmp_path) == {}
+    report(tmp_path)
+    before = report_files(tmp_path)
+    assert before.keys() == {"results.json", "report.md", "report.png"}
+    write(tmp_path / "two", "two", "DPS", 0.25)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("namm.cli.report.draw", fail)
+        report(tmp_path)
+    assert report_files(tmp_path) == before
+
+
+def test_second_report_at_once_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    with busy(tmp_path), pytest.raises(InputError, match="works in"):
+        report(tmp_path)
+    assert report_files(tmp_path).keys() == {LOCK}
+
+
+def test_report_of_more_results_replaces_the_former(tmp_path: Path) -> None:
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    report(tmp_path)
+    report(tmp_path)
+    (tmp_path / "report.png").unlink()
+    write(tmp_path / "two", "two", "DPS", 0.25)
+    report(tmp_path)
+    assert len(gathered(tmp_path)) == 4 and (tmp_path / "report.png").exists()
+
+
+@pytest.mark.parametrize("change", ["value", "stage"])
+def test_report_of_other_results_stays(tmp_path: Path, change: str) -> None:
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    write(tmp_path / "two", "two", "DPS", 0.5)
+    report(tmp_path)
+    before = report_files(tmp_path)
+    shutil.rmtree(tmp_path / "two")
+    if change == "value":
+        write(tmp_path / "two", "two", "DPS", 0.25)
+
+    with pytest.raises(InputError, match=r"is there already.*--replace"):
+        report(tmp_path)
+    assert report_files(tmp_path) == before
+    assert main(["report", str(tmp_path), "--replace"]) is None
+    assert report_files(tmp_path) != before
+
+
+@pytest.mark.parametrize("name", ["results.json", "report.md", "report.png"])
+@pytest.mark.parametrize("reported", [False, True])
+def test_file_of_a_person_is_not_replaced_by_a_report(
+    tmp_path: Path, name: str, reported: bool
+) -> None:
+    write(tmp_path / "one", "one", "DPS", 0.5)
+    if reported:
+        report(tmp_path)
+    (tmp_path / name).write_text('{"rows": [], "stages": {}}')
+    before = report_files(tmp_path)
+
+    with pytest.raises(InputError, match=rf"{name} is there already"):
+        report(tmp_path)
+    assert report_files(tmp_path) == before
 
 
 def test_fine_tuned_maps_cost_the_model_whose_samples_they_saw() -> None:

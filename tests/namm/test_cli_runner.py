@@ -11,9 +11,7 @@ from namm.cli.lightning import parse
 from namm.cli.main import main
 from namm.training.checkpoint import build_part
 from tests.commands import (
-    PROBLEM,
     ROOT,
-    TRAINER,
     assert_identical,
     checkpoint,
     edited,
@@ -21,63 +19,9 @@ from tests.commands import (
     process,
     write,
 )
-from tests.commands import problem as problem  # a fixture
-
-STAGES: dict[str, Any] = {
-    "first": {"verb": "fit", "blocks": ["model"]},
-    "check": {
-        "verb": "validate",
-        "blocks": ["model"],
-        "ckpt_path": "{runs}/first/checkpoints/last.ckpt",
-    },
-    "second": {
-        "verb": "fit",
-        "blocks": ["model", "second"],
-        "model": {"init_args": {"init_from": "{runs}/first/checkpoints/last.ckpt"}},
-    },
-    "third": {"verb": "fit", "blocks": ["model"]},
-    "report": {"verb": "report"},
-}
-
-
-FILE = Path("configs/toy.yaml")
-
-
-SCALE = Path("configs/toy.demo.yaml")
-
-
-RUN = ["run", "configs/toy", "--scale", "demo"]
-
-
-RUNS = Path("runs/toy-demo")
-
-
-def write_stages(stages: dict[str, Any]) -> None:
-    blocks = {
-        "model": {"model": PROBLEM["model"]},
-        "second": {"trainer": {"max_steps": 100}},
-    }
-    shared = {"data": PROBLEM["data"]}
-    content = {"base": "trainer.yaml", "shared": shared, "blocks": blocks, "stages": stages}
-    write(FILE, content)
-
-
-def write_scale(steps: int, second: int) -> None:
-    blocks = {"second": {"trainer": {"max_steps": second}}}
-    shared = {"trainer": {"max_steps": steps}}
-    write(SCALE, {"base": "toy.yaml", "shared": shared, "blocks": blocks})
-
-
-@pytest.fixture
-def stages(problem: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    r"""A problem with four stages and a report. Returns the folders reported on."""
-    trainer = edited(TRAINER, "trainer.logger.init_args", {"save_dir": "runs"})
-    write("configs/trainer.yaml", {"shared": edited(trainer, "trainer.max_steps", 100)})
-    write_stages(STAGES)
-    write_scale(3, 2)
-    reported: list[Path] = []
-    monkeypatch.setattr("namm.cli.runner.report", reported.append)
-    return reported
+from tests.namm.toy import RUN, RUNS, SCALE, STAGES, step, write_scale, write_stages
+from tests.namm.toy import problem as problem  # a fixture
+from tests.namm.toy import stages as stages  # a fixture
 
 
 def commands(out: str) -> list[str]:
@@ -109,10 +53,6 @@ def test_stages_run_in_order_and_once(
     assert capsys.readouterr().out.count("skipped") == 4
     assert times() == before
     assert stages == [RUNS, RUNS]
-
-
-def step(stage: str) -> int:
-    return checkpoint(stage, RUNS)["global_step"]
 
 
 def test_stage_is_a_plain_command(stages: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,18 +162,6 @@ def test_interrupted_stage_goes_on(stages: list[Path], capsys: pytest.CaptureFix
     again = json.loads((RUNS / "first/started.json").read_text())
     finished = json.loads((RUNS / "first/finished.json").read_text())
     assert started["spent"] == 0 < again["spent"] < finished["seconds"]
-
-
-def test_unfinished_stage_of_another_configuration(
-    stages: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*RUN, "--to", "first"]) is None
-    (RUNS / "first/finished.json").unlink()
-    write_scale(4, 2)
-
-    assert main(RUN) == 2
-    assert "trainer.max_steps was 3 and is 4" in capsys.readouterr().err
-    assert step("first") == 3
 
 
 MISTAKES: dict[str, tuple[Any, list[str], list[str]]] = {

@@ -58,8 +58,8 @@ def commanded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "enable_model_summary": False,
         },
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "-c", str(folder / "config.yaml")])
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "-c", str(folder / "mine.yaml")])
     return folder
 
 

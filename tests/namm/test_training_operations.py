@@ -101,3 +101,16 @@ def test_resumed_count_goes_on(trained: Path, tmp_path: Path) -> None:
     fit(tmp_path, tiny_stage(), EMA(), flops, data=data, max_steps=5, ckpt_path=last(trained))
 
     assert flops.total == 5 * flops.per_step
+
+
+def test_steps_are_counted_as_they_ran(trained: Path, tmp_path: Path) -> None:
+    state = torch.load(last(trained), weights_only=True)
+    del state["course"]  # of an earlier version, which did not compare batch sizes
+    torch.save(state, file := tmp_path / "old.ckpt")
+    before = next(c for c in state["callbacks"].values() if "per_step" in c)
+    flops = Flops()
+    data = tiny_data(trained, batch_size=2)
+    fit(tmp_path, tiny_stage(), EMA(), flops, data=data, max_steps=8, ckpt_path=file)
+
+    assert 2 * flops.per_step == before["per_step"]
+    assert flops.total == 3 * before["per_step"] + 5 * flops.per_step

@@ -16,6 +16,7 @@ from constraints import Burgers, InputError
 from mdm import DPMSolver, load_denoiser
 from namm import NAMM, Flops, Provenance, load_mirror, load_part, space
 from namm.cli.main import main
+from namm.evaluation.shipping import BEGIN
 from namm.evaluation.training_costs import compute, shipped, training
 from namm.training.checkpoint import build_part, read_checkpoint
 from namm.training.weights import ROOT, holds_weights, pack
@@ -232,7 +233,7 @@ def test_same_run_gives_the_same_bytes_and_a_card_that_says_so(
         assert main(["ship", str(RUNS), str(card.parent)]) is None
 
     text = card.read_text()
-    assert text.startswith("# Another network\n\nWords of its author.\n\n# Trained models of bur")
+    assert text.startswith(f"# Another network\n\nWords of its author.\n\n{BEGIN}\n# Trained mo")
     assert text.count("# Trained models") == 1
     sums = [line.split() for line in text.splitlines() if line.endswith(".safetensors")]
     assert [name for _, name in sums] == [f"{stage}.safetensors" for stage in STAGES]
