@@ -146,11 +146,13 @@ def row(task: str = "generation", method: str = "dm") -> dict[str, Any]:
     return {"task": task, "method": method, "protocol": "clean", **value, **costs}
 
 
-def plant_results(folder: Path, constraint: Any = None, **names: str) -> None:
+def plant_results(
+    folder: Path, constraint: Any = None, note: str = "a note", **names: str
+) -> None:
     """Writes the results of a test stage of a stranger."""
 
     folder.mkdir(parents=True)
-    content = {"rows": [row(**names)], "config": {"constraint": constraint}, "environment": {}}
+    content = {"rows": [row(**names)], "config": {"constraint": constraint}, "notes": [note]}
     (folder / "results.json").write_text(json.dumps(content))
     torch.save({names.get("method", "dm"): torch.rand(4, 1, 8, 8)}, folder / "fields.pt")
 

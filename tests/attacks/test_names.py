@@ -40,8 +40,11 @@ def cells(line: str) -> list[str]:
     return re.split(r"(?<!\\)\|", line.replace("\\\\", ""))[1:-1]
 
 
+WHERE = ["method", *(pytest.param(name, marks=pytest.mark.slow) for name in ("task", "note"))]
+
+
 @pytest.mark.parametrize("name", EVIL)
-@pytest.mark.parametrize("where", ["method", pytest.param("task", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", WHERE)
 def test_name_stays_one_cell_of_text_in_the_report(
     where: str, name: str, stranger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,8 +57,9 @@ def test_name_stays_one_cell_of_text_in_the_report(
     assert "\n#" not in report
     lines = [line for line in report.splitlines() if line.startswith("|")]
     assert len(lines) == 3 and len({len(cells(line)) for line in lines}) == 1
-    row = json.loads(Path("runs/a/results.json").read_text())["rows"][0]
-    assert row[where] == name  # the data stay as they are
+    results = json.loads(Path("runs/a/test/results.json").read_text())
+    kept = {**results["rows"][0], "note": results["notes"][0]}
+    assert kept[where] == name  # the data stay as they are
 
 
 def test_escaped_names_are_those_of_before_if_they_are_plain() -> None:
