@@ -50,10 +50,12 @@ __all__ = [
     "check",
     "check_arguments",
     "check_fields",
+    "check_hash",
     "check_range",
     "check_result",
     "derive_seed",
     "generator",
+    "hash_content",
     "load_counter",
     "noise",
     "progress",
@@ -73,6 +75,7 @@ from .brightness import TotalBrightness
 from .burgers import Burgers
 from .conformance import Finding, check
 from .count import Count, Counter, load_counter, save_counter
+from .digest import check_hash, hash_content
 from .errors import InputError, check_fields, check_result
 from .files import whole_file
 from .hdf5 import whole_hdf5

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .base import Constraint
 from .batch import Given
+from .digest import check_hash, hash_content
 from .errors import InputError, check_fields
 from .ranges import Natural, PositiveInt, Ranged
 
@@ -175,7 +176,8 @@ def load_counter(file: str = FILE) -> Counter:
             f"of {FILE} in a copy of the repository, or the checkpoint of a stage namm.Counting."
         )
     try:
-        options, weights = (_read_checkpoint if path.endswith(".ckpt") else _read)(path)
+        read = _read_checkpoint if path.endswith(".ckpt") else _read
+        options, weights, content, said = read(path)
         counter = Counter(**options)
         if _shapes(weights) != _shapes(counter.state_dict()):
             raise ValueError("its weights do not have the sizes it states")
@@ -183,6 +185,7 @@ def load_counter(file: str = FILE) -> Counter:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         advice = "give a file of `save_counter`, or a checkpoint of namm.Counting"
         raise InputError(f"{path} holds no counter ({reason}): {advice}.") from error
+    check_hash(path, content, said)
     counter.load_state_dict(weights)
     return counter.eval()
 
@@ -191,24 +194,32 @@ def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {key: weight.shape for key, weight in weights.items()}
 
 
-def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(file: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any], str | None]:
+    r"""Returns the sizes and the weights of the network in a file, all of the content of the file,
+    and the hash that the file holds."""
     try:
         with safe_open(file, framework="pt") as content:
             names = content.keys()
             weights = {name: content.get_tensor(name) for name in names}
-            return json.loads((content.metadata() or {})["counter"]), weights
+            options = json.loads((content.metadata() or {})["counter"])
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    said = options.pop("sha256", None)
+    return options, weights, {"counter": options, "state_dict": weights}, said
 
 
-def _read_checkpoint(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_checkpoint(
+    file: str,
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any], str | None]:
+    r"""Returns the same of a checkpoint."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("it is no checkpoint of tensors and numbers") from error
+    said = state.pop("sha256", None)
     prefix, saved = "counter.", state["state_dict"]
     weights = {key[len(prefix) :]: w for key, w in saved.items() if key.startswith(prefix)}
-    return state["hyper_parameters"]["counter"]["init_args"], weights
+    return state["hyper_parameters"]["counter"]["init_args"], weights, state, said
 
 
 def save_counter(counter: Counter, file: str) -> None:
@@ -220,7 +231,8 @@ def save_counter(counter: Counter, file: str) -> None:
     """
     weights = {key: weight.detach().contiguous() for key, weight in counter.state_dict().items()}
     options = {"width": counter.width, "blocks": counter.blocks}
-    Path(file).write_bytes(save(weights, {"counter": json.dumps(options)}))
+    said = hash_content({"counter": options, "state_dict": weights})
+    Path(file).write_bytes(save(weights, {"counter": json.dumps({**options, "sha256": said})}))
 
 
 def _hash(counter: Counter) -> str:

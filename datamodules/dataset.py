@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from constraints import InputError
 
-from .schema import check_finite, open_fields
+from .hdf5 import open_fields, open_file
+from .schema import check_finite
 
 IN_MEMORY = 2 * 10**9  # bytes
 
@@ -52,7 +53,7 @@ class Rows:
         if self.memory is not None:
             return self.memory[rows]
         if self.opened is None or self.opened[0] != os.getpid():
-            self.opened = (os.getpid(), h5py.File(self.path, "r"))
+            self.opened = (os.getpid(), open_file(self.path))
         data = self.opened[1][self.name]
         # one by one: fancy indexing is no faster, and far slower in a file with chunks
         read = {i: data[i] for i in sorted(set(rows))}

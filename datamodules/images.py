@@ -160,7 +160,7 @@ def _read(name: Path) -> Tensor:
     y ascends."""
     try:
         if name.suffix.lower() == ".npy":
-            pixels = np.load(name, allow_pickle=False)
+            pixels = np.load(name, mmap_mode="r", allow_pickle=False)
         else:
             with Image.open(name) as image:
                 # more than 8 bits would be cut off by the conversion

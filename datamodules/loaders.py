@@ -7,7 +7,7 @@ starts the loader from its beginning. So the batches themselves must know where 
 __all__ = ["KeyedBatches", "KeyedData", "RankSampler", "ResumableLoader"]
 
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -125,6 +125,11 @@ class KeyedData(Ranged, LightningDataModule):
     def __init__(self, seed: Seed, batch_size: PositiveInt, num_workers: Natural) -> None:
         super().__init__()
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
+        r"""Refuses: a checkpoint describes no data module."""
+        raise InputError(f"A checkpoint builds no {cls.__name__}: give its arguments.")
 
     def shuffled(self, items: Dataset) -> DataLoader:
         r"""Returns the batches of training, from wherever training has got to. Their order is

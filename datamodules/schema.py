@@ -24,8 +24,7 @@ __all__ = [
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,8 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint, InputError, whole_hdf5
+
+from .hdf5 import open_fields
 
 SCHEMA = "namm-field/1"
 CHUNK = 256
@@ -93,23 +94,6 @@ def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
         if row != n:
             raise InputError(f"Split '{split}' was to have {n} fields, but {row} came.")
     return digest.hexdigest()
-
-
-@contextmanager
-def open_fields(path: str | Path) -> Iterator[h5py.File]:
-    r"""Opens a file for reading.
-
-    Raises:
-        InputError: If it does not exist, or is no HDF5 file.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"There is no file '{path}': check the name.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"'{path}' is no HDF5 file that can be read: {error}.") from error
-    with file:
-        yield file
 
 
 def split_names(file: h5py.File) -> list[str]:

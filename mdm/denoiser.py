@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from constraints import InputError, PositiveInt, Ranged, check_fields, check_result
-from namm import Padding, load_part, pad_per_axis
+from namm import Padding, in_python_alone, load_part, pad_per_axis
 
 from .schedule import Schedule, VPSchedule
 
@@ -155,12 +155,17 @@ class DiffusersDenoiser(Denoiser):
         return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
 
 
-def load_denoiser(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Denoiser:
+@in_python_alone
+def load_denoiser(
+    checkpoint: str, weights: Literal["ema", "raw"] = "ema", *, trust: Sequence[str] = ()
+) -> Denoiser:
     r"""Loads the trained denoiser of an `MDM` checkpoint.
 
     Arguments:
         checkpoint: The path of a checkpoint of `mdm.MDM`.
         weights: Whether to take the averaged weights or the raw ones.
+        trust: The modules of your own whose classes the recipe of the denoiser may name, as
+            `trust=["my_module"]` in Python alone.
     """
-    denoiser: Denoiser = load_part(checkpoint, "denoiser", weights)
+    denoiser: Denoiser = load_part(checkpoint, "denoiser", weights, kind=Denoiser, trust=trust)
     return denoiser

@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # the types of the names in the table below
     from .training.shipped import load as load
     from .training.stage import Stage as Stage
     from .training.stage import training_loader as training_loader
+    from .training.trust import in_python_alone as in_python_alone
+    from .training.trust import trusting as trusting
 
 _HOMES = {
     "EMA": "training.ema",
@@ -78,6 +80,7 @@ _HOMES = {
     "Trained": "training.shipped",
     "describe_constraint": "description",
     "field_grid": "evaluation.plots",
+    "in_python_alone": "training.trust",
     "load": "training.shipped",
     "load_mirror": "training.checkpoint",
     "load_part": "training.checkpoint",
@@ -88,6 +91,7 @@ _HOMES = {
     "ship": "evaluation.shipping",
     "space": "mirror",
     "training_loader": "training.stage",
+    "trusting": "training.trust",
 }
 __all__ = list(_HOMES)
 
@@ -95,4 +99,5 @@ __all__ = list(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    import_module(".training.trust", __name__)  # sets the rules of the parser
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)

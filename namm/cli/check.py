@@ -29,11 +29,13 @@ from datamodules import FieldData, check_fits, read_attributes, read_fields
 
 from ..training.folder import check_absent
 from ..training.io import atomic
+from ..training.recipes import check_classes, modules_of
+from ..training.trust import trusting
 from .configs import expand, is_problem, stage_of
+from .constructing import constructing
 from .errors import CommandError
 from .explain import explain
-from .lightning import constructing
-from .parser import REPLACE
+from .parser import REPLACE, TRUST
 from .plugins import load_plugins
 from .reader import read_config
 from .shapes import check_keys
@@ -55,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     check_absent([Path(options.json)] if options.json is not None else [], options.replace)
     if options.data is not None:
         described = options.data.partition("::")[0].endswith((".yaml", ".yml"))
-        file = simulate(options.data) if described else options.data
+        with trusting(options.trust):
+            file = simulate(options.data) if described else options.data
         x, floor = read(file, options.split, options.fields, constraint)
         source = f"{len(x)} fields of {file}, /{options.split}"
     else:
@@ -111,6 +114,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
     )
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of all noise.")
     parser.add_argument("--json", type=str | None, help="A file to write the findings to.")
+    parser.add_argument("--trust", **TRUST)
     parser.add_argument("--replace", action="store_true", help=REPLACE)
 
     argv = parts(argv)
@@ -127,7 +131,8 @@ def parse(argv: Sequence[str]) -> tuple[Any, Constraint]:
         raise CommandError("namm check needs --data FILE, or --shape [1,64,64] for noise.")
     if options.fields < 2:
         raise CommandError("namm check needs at least 2 fields, to tell whether they mix.")
-    with constructing():
+    check_classes(options)
+    with constructing(), trusting({*options.trust, *modules_of(options.constraint)}):
         return options, parser.instantiate(options).constraint
 
 
@@ -157,7 +162,8 @@ def simulate(config: str) -> str:
         options = parser.parse_args(expand(argv, ("data",)))
     except ArgumentError as error:
         raise CommandError(explain(error, "check", parser, argv)) from error
-    with constructing():
+    check_classes(options)
+    with constructing(), trusting(modules_of(options.data)):
         data = parser.instantiate(options).data
     if not isinstance(data, FieldData):
         raise InputError(f"{type(data).__name__} of {config} keeps no file: give another --data.")

@@ -16,7 +16,7 @@ from .reader import KeyLoader, parse_config, read_config, refuse
 # the options of the verbs of Lightning, by the part before the first dot
 COMMON = (
     *("checkpoint", "ckpt_path", "config", "data", "ema", "flops", "force", "help", "model"),
-    *("print_config", "seed_everything", "trainer"),
+    *("print_config", "seed_everything", "trainer", "trust"),
 )
 SECTIONS = {
     "fit": (*COMMON, "weights_only"),
@@ -44,7 +44,8 @@ def judge(verb: str, argv: Sequence[str]) -> None:
         options = parse_run(argv)
         problem_at(options.problem, options.scale)
     elif verb in ("report", "ship"):
-        folder = next((word for word in argv if not word.startswith("-")), "")
+        words = (word for last, word in zip(["", *argv], argv, strict=False) if last != "--trust")
+        folder = next((word for word in words if not word.startswith("-")), "")
         if not Path(folder or "none").is_dir():
             raise CommandError(f"namm {verb} needs the folder of a run, got '{folder}'.")
     elif verb == "check" and argv and argv[0].endswith((".yaml", ".yml")):

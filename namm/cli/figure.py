@@ -4,15 +4,15 @@ __all__ = ["draw"]
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from constraints import Constraint, Given
 
-from ..evaluation.plots import are_curves, draw_fields, residual_image
+from ..evaluation.plots import are_curves, draw_fields, residual_image, unmarked
 from ..evaluation.results import half_width
 from ..evaluation.training_costs import Results
-from ..training.checkpoint import build_part
+from ..training.io import read_plain
+from ..training.recipes import build
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,13 +41,13 @@ def draw(
     constraints: dict[str, Constraint | None] = {}
     given: dict[tuple[str, str], Given] = {}  # by task and title
     for folder, results in stages.items():
-        fields = torch.load(folder / "fields.pt", weights_only=True)
+        fields = read_plain(folder / "fields.pt")
         task, recipe = results["rows"][0]["task"], results["config"].get("constraint")
         tasks.setdefault(task, {}).update(fields)
         if (folder / "given.pt").exists():
-            data = torch.load(folder / "given.pt", weights_only=True)
+            data = read_plain(folder / "given.pt")
             given |= {(task, title): data for title in fields}
-        constraints[task] = build_part(recipe) if recipe else None
+        constraints[task] = build(recipe, Constraint) if recipe else None
     residuals = {
         task: {
             title: None
@@ -68,7 +68,7 @@ def draw(
     parts: Any = figure.subfigures(len(tasks) + 1, 1, height_ratios=heights)
     for part, alone, (task, fields) in zip(parts, bare, tasks.items(), strict=False):
         title = "fields" if alone else "fields, and residuals of the constraint"
-        part.suptitle(f"{task}: {title}", fontsize=9)
+        part.suptitle(unmarked(f"{task}: {title}"), fontsize=9)
         draw_fields(part, fields, residuals[task], 1)
     rows = [row for row in rows if row["value"] is not None]
     distance, training, loss = parts[-1].subplots(1, 3)
@@ -79,15 +79,17 @@ def draw(
         if points := found["distance_by_flops"]:
             flops, distances = zip(*points, strict=True)
             tera = [f / 1e12 for f in flops]
-            training.plot(tera, distances, marker="o", ms=3, lw=1, label=f"{stage}, training")
+            training.plot(
+                tera, distances, marker="o", ms=3, lw=1, label=unmarked(f"{stage}, training")
+            )
         if points := found["loss"].get("train/loss"):
-            loss.plot(*zip(*points, strict=True), lw=0.8, label=stage)
+            loss.plot(*zip(*points, strict=True), lw=0.8, label=unmarked(stage))
     behind = spent.get("generation", {})
     for row in rows:
         of_samples = row["metric"] == "distance" and row["task"] == "generation"
         if of_samples and behind.get(row["method"]):
             point = (behind[row["method"]] / 1e12, row["value"])
-            training.plot(*point, "*", ms=8, label=f"{row['method']}, test")
+            training.plot(*point, "*", ms=8, label=unmarked(f"{row['method']}, test"))
     training.set(xlabel="training operations (TFLOP)", ylabel=r"distance $\ell$ of samples")
     loss.set(xlabel="training step", ylabel="training loss")
     for panel in (training, loss):
@@ -122,7 +124,7 @@ def draw_distances(panel: Any, rows: list[dict[str, Any]]) -> None:
         if row["value"] == 0:  # which has no place on a logarithmic axis
             at = ("axes fraction", "data")
             panel.annotate("0", (0.01, k), xycoords=at, va="center", fontsize=7)
-    panel.set_yticks(range(len(rows)), names)
+    panel.set_yticks(range(len(rows)), [*map(unmarked, names)])
     panel.set_ylim(-0.5, len(rows) - 0.5)
     panel.set_xscale("log")
     panel.xaxis.set_minor_formatter(NullFormatter())

@@ -15,7 +15,14 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from constraints import InputError
 
 from ..training.folder import check_absent, fresh_logs, locked, outputs
-from ..training.io import atomic, check_fresh, check_writable, last_checkpoint, run_folder
+from ..training.io import (
+    atomic,
+    check_fresh,
+    check_inside,
+    check_writable,
+    last_checkpoint,
+    run_folder,
+)
 
 CONFIG, HEADER = "config.yaml", b"# lightning.pytorch=="
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -30,7 +37,7 @@ class SaveConfig(SaveConfigCallback):
         self, parser: LightningArgumentParser, config: Namespace, *args: Any, **kwargs: Any
     ) -> None:
         config = config.clone()
-        for key in ("ckpt_path", "weights_only", "force", "model.init_args.seed"):
+        for key in ("ckpt_path", "weights_only", "force", "trust", "model.init_args.seed"):
             config.pop(key, None)
         super().__init__(parser, config, *args, **kwargs)
 
@@ -80,6 +87,7 @@ def working(
         return done or any(c.already_saved for c in callbacks if isinstance(c, SaveConfig))
 
     check_writable(folder)
+    check_inside(folder, Path(getattr(trainer.logger, "root_dir", None) or folder))
     with locked(folder), fresh_logs(folder, worked):
         check_absent(outputs(trainer, module, verb), None if verb == "fit" else replace)
         if verb == "fit":

@@ -12,7 +12,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from shlex import join
@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import set_parsing_settings
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -41,19 +40,21 @@ from ..training.io import (
     run_folder,
     step,
 )
+from ..training.recipes import check_classes, modules_of
+from ..training.trust import trusting
 from .configs import expand
+from .constructing import constructing
 from .errors import CommandError, Interrupted
 from .exchange import kept_arguments
 from .explain import explain
 from .fill import fill
 from .folder import SaveConfig, working
-from .parser import REPLACE
+from .parser import REPLACE, TRUST
 from .plugins import load_plugins
 from .progress import LineProgress
 from .quiet import quiet
+from .reader import refuse
 
-# No configuration comes from the network, nor names what could run a program.
-set_parsing_settings(config_read_mode_urls_enabled=False, import_path_denylist=[])
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
 # numbers that Lightning takes as they are, and that break a training later
 RANGES = {
@@ -75,9 +76,14 @@ class ConfigParser(LightningArgumentParser):
 
 
 class CLI(LightningCLI):
-    r"""Creates, parses and runs the command in `sys.argv`."""
+    r"""Creates, parses and runs the command in `sys.argv`.
 
-    def __init__(self) -> None:
+    Arguments:
+        context: The context of the run, in which the modules of the user are trusted.
+    """
+
+    def __init__(self, context: ExitStack) -> None:
+        self.context = context
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -119,6 +125,7 @@ class CLI(LightningCLI):
             action="store_true",
             help="Go on with a checkpoint of another problem, and name the ignored values.",
         )
+        parser.add_argument("--trust", **TRUST)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -147,6 +154,11 @@ class CLI(LightningCLI):
         # Not with `link_arguments`: it overrides in silence what is given for the model, and
         # jsonargparse cannot then parse a part that a function makes.
         config, key = self.config[self.subcommand], "model.init_args.seed"
+        if config.get("weights_only") is False:
+            refuse("weights_only", "a file is data, whose code is never run: leave it out")
+        check_classes(config)
+        named = modules_of([config.model, config.data])
+        self.context.enter_context(trusting({*config.trust, *named}))
         seed = int(config.seed_everything)
         if config.get(key, 0) not in (0, seed):
             raise CommandError(
@@ -224,25 +236,6 @@ class CLI(LightningCLI):
 
 
 @contextmanager
-def constructing() -> Iterator[None]:
-    r"""Raises the refusal of a constructor as an `InputError`: the user wrote the value."""
-    try:
-        yield
-    except (CommandError, OSError):
-        raise
-    except Exception as error:  # any error that a constructor raises
-        origin: BaseException = error
-        while origin.__cause__ is not None and not isinstance(origin, InputError):
-            origin = origin.__cause__  # jsonargparse wraps all errors
-        if isinstance(origin, (InputError, OSError)):
-            raise origin from None
-        expected = isinstance(origin, (ValueError, MisconfigurationException))
-        kind = "" if expected else f"{type(origin).__name__}: "
-        reason = kind + " ".join(str(origin)[:500].split())
-        raise InputError(f"{reason} (NAMM_TRACEBACK=1 shows where)") from error
-
-
-@contextmanager
 def command(argv: Sequence[str]) -> Iterator[None]:
     r"""Makes `argv` the command of this process, which distributed training starts again in
     others, and leaves nothing of that training behind, so that another command can follow."""
@@ -267,8 +260,8 @@ def main(argv: Sequence[str]) -> None:
     # Subnormal numbers slow the first training steps down tenfold. Set before any other thread is.
     torch.set_flush_denormal(True)
     load_plugins()
-    with command(argv), quiet():
-        CLI()
+    with command(argv), quiet(), ExitStack() as context:
+        CLI(context)
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
@@ -281,5 +274,6 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     with redirect_stdout(text), suppress(SystemExit):
         main([*argv, "--print_config"])
     config: dict[str, Any] = yaml.safe_load(text.getvalue())
+    config.pop("trust", None)  # which changes no result
     config.pop("replace", None)  # no result depends on it
     return config

@@ -4,6 +4,7 @@ __all__ = ["answered", "main"]
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from .early import judge
@@ -83,6 +84,11 @@ def answered(action: Callable[[], int | None]) -> int | None:
         return fail("stopped.", 130)
     except Interrupted as stop:
         return fail(stop, stop.code)
+    except SystemExit as stop:
+        imports = [f for f in traceback.extract_tb(stop.__traceback__) if f.name == "<module>"]
+        if not imports:
+            raise
+        return fail(f"error: {imports[-1].filename} ends the process at its import: repair it.", 1)
     except CommandError as error:
         return fail(f"error: {error}", 2)
     except InputError as error:

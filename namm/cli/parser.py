@@ -1,6 +1,6 @@
 r"""The parser of the verbs that are not Lightning's."""
 
-__all__ = ["REPLACE", "VerbParser", "parse_run"]
+__all__ = ["REPLACE", "TRUST", "VerbParser", "parse_run"]
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -9,6 +9,14 @@ from typing import Any, NoReturn
 
 from .errors import CommandError
 
+# the option of every verb that reads files
+TRUST: dict[str, Any] = {
+    "action": "append",
+    "type": str,
+    "default": [],
+    "metavar": "MODULE",
+    "help": "A module of your own whose classes files may name; can be given again.",
+}
 REPLACE = "replace the files that are there"
 
 
@@ -37,4 +45,5 @@ def parse_run(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
     parser.add_argument("--replace", action="store_true", help=REPLACE)
     parser.add_argument("--dry-run", action="store_true", help="show the commands, run none")
+    parser.add_argument("--trust", **TRUST)
     return parser.parse_args(argv)

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-from ..training.io import atomic
+from ..training.io import atomic, check_inside
 from ..training.records import read_record
 from ..training.weights import find, is_record
 from . import lightning as cli
@@ -100,6 +100,7 @@ def plan(problem: Path, scale: str | None, pretrained: bool = False) -> list[Job
             job = Job(name, argv, runs, cli.parse(argv), inputs)
         except CommandError as error:
             raise CommandError(f"stage '{name}': {error}") from error
+        check_inside(job.folder, runs)
         for earlier in jobs:
             if reads(job.config, earlier.folder):
                 job.inputs[earlier.name] = earlier.key

@@ -17,10 +17,10 @@ import mdm
 from .. import mirror, module, nets
 from ..evaluation import plots
 from ..training import counting
+from ..training.trust import GROUP, installed
 
 # a class has a short name, and is suggested in messages, once its module is imported
 MODULES = (constraints, datamodules, inverse, mdm, mirror, module, nets, plots, counting)
-GROUP = "namm.constraints"  # the entry points of plug-ins
 
 
 def load_plugins() -> None:
@@ -32,9 +32,8 @@ def load_plugins() -> None:
     ours = {module.__name__.split(".")[0] for module in MODULES}
     paths = [path.split(".") for path in get_all_subclass_paths(constraints.Constraint)]
     owners = {path[-1]: "namm itself" for path in paths if path[0] in ours}
-    offers = [
-        (point.dist.name if point.dist else "", point) for point in entry_points(group=GROUP)
-    ]
+    points = installed(entry_points(group=GROUP))
+    offers = [(point.dist.name if point.dist else "", point) for point in points]
     for owner, point in sorted(offers, key=lambda offer: (offer[0], offer[1].name)):
         try:
             if point.attr in owners:  # not imported: from then on neither had a short name
@@ -44,12 +43,13 @@ def load_plugins() -> None:
             if not (isinstance(plugin, type) and issubclass(plugin, constraints.Constraint)):
                 raise TypeError(f"{point.value} is not a Constraint")
             owners[point.attr] = owner
-        except Exception as error:  # any error that the import of a stranger's module raises
-            if os.environ.get("NAMM_TRACEBACK") == "1":
+        except BaseException as error:  # any that the import of a stranger's module raises
+            if isinstance(error, KeyboardInterrupt) or os.environ.get("NAMM_TRACEBACK") == "1":
                 raise
+            reason = str(error) if isinstance(error, Exception) else repr(error)
             complain(
                 f"the plug-in '{point.name}' ({point.value}) of the package '{owner}' is left "
-                f"out: {error}. Repair it, or uninstall the package."
+                f"out: {reason}. Repair it, or uninstall the package."
             )
 
 

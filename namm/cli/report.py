@@ -11,13 +11,14 @@ from typing import Any
 
 from constraints import InputError
 
-from ..evaluation.results import markdown, png, with_half_width
+from ..evaluation.results import escaped, markdown, png, with_half_width
 from ..evaluation.training_costs import Results, compute, cost_cells, shipped, training
 from ..training.folder import check_absent, locked
-from ..training.io import write_together
+from ..training.io import check_inside, write_together
 from ..training.records import damaged, read_record
+from ..training.trust import trusting
 from .figure import Spent, draw
-from .parser import REPLACE, VerbParser
+from .parser import REPLACE, TRUST, VerbParser
 
 RESULTS = "results.json"
 REPORT = (RESULTS, "report.md", "report.png")
@@ -38,8 +39,10 @@ def main(argv: Sequence[str]) -> None:
     parser = VerbParser(prog="namm report", description=purpose)
     parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
     parser.add_argument("--replace", action="store_true", help=REPLACE)
+    parser.add_argument("--trust", **TRUST)
     options = parser.parse_args(argv)
-    report(options.folder, replace=options.replace)
+    with trusting(options.trust):
+        report(options.folder, replace=options.replace)
 
 
 def report(folder: Path, runs: Path | None = None, replace: bool = False) -> None:
@@ -62,6 +65,8 @@ def report(folder: Path, runs: Path | None = None, replace: bool = False) -> Non
         raise InputError(f"{folder} holds several problems: give one, such as {problems[0]}.")
     if not stages:
         raise InputError(f"There are no results below {folder}: run its test stages first.")
+    for name in REPORT:
+        check_inside(folder / name, folder)
     trained = shipped(stages) | training(runs or folder)
     rows = unique(stages)
     spent: Spent = {}
@@ -86,7 +91,7 @@ def report(folder: Path, runs: Path | None = None, replace: bool = False) -> Non
     notes = [note for results in stages.values() for note in results.get("notes", [])]
     unknown = [row for row in rows if row["value"] is None]
     notes += [f"{row['method']}, {row['metric']}: {row['reason']}." for row in unknown]
-    text = "\n\n".join([*tables, *dict.fromkeys(notes)])
+    text = "\n\n".join([*tables, *dict.fromkeys(map(escaped, notes))])
     figure = png(draw(stages, rows, trained, spent), 170)
     drawn = {"report.md": f"{text}\n".encode(), "report.png": figure}
     gathered["sha256"] = {name: digest(content) for name, content in drawn.items()}
@@ -168,7 +173,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
     for row in rows:
         lines.setdefault((row["method"], row["protocol"]), {})[row["metric"]] = row
     cost_columns = ("n", "calls", "vjps", "GFLOP", "s", "trained TFLOP")
-    head = [task, "protocol", columns[0], "times lower", *columns[1:], *cost_columns]
+    head = [escaped(task), "protocol", columns[0], "times lower", *columns[1:], *cost_columns]
     out: list[list[Any]] = [head, ["---"] * len(head)]
     references: dict[str, float] = {}  # the distance of the first method of each protocol
     for (method, protocol), cells in lines.items():
@@ -181,7 +186,7 @@ def task_table(rows: list[dict[str, Any]], task: str, spent: dict[str, float]) -
         values.insert(1, lower)
         figures = [f"{one['calls']:g}", f"{one['vjps']:g}", f"{one['flops'] / 1e9:.3g}"]
         figures += [f"{one['seconds']:.2g}", f"{spent.get(method, 0) / 1e12:.3g}"]
-        out.append([method, protocol, *values, one["n"], *figures])
+        out.append([escaped(method), escaped(protocol), *values, one["n"], *figures])
     return markdown(out)
 
 
@@ -189,4 +194,6 @@ def training_table(trained: dict[str, dict[str, Any]]) -> str:
     r"""Returns the Markdown table of the operations and the time of each training."""
     head = ["training", "steps", "counted TFLOP", "minutes"]
     lines = [head, ["---"] * len(head)]
-    return markdown([*lines, *([stage, *cost_cells(found)] for stage, found in trained.items())])
+    return markdown(
+        [*lines, *([escaped(stage), *cost_cells(found)] for stage, found in trained.items())]
+    )

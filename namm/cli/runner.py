@@ -13,6 +13,7 @@ another stage reads it, is `pretrained/PROBLEM/STAGE.safetensors`.
 __all__ = ["main", "run_once"]
 
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,8 @@ from constraints import InputError
 
 from ..training.folder import locked
 from ..training.io import atomic
+from ..training.recipes import modules_of
+from ..training.trust import trusting
 from . import lightning as cli
 from .errors import CommandError, Interrupted
 from .parser import parse_run
@@ -43,7 +46,10 @@ def main(argv: Sequence[str]) -> None:
     options = parse_run(argv)
     again = f"namm run {options.problem}" + (f" --scale {options.scale}" if options.scale else "")
     again += " --pretrained" if options.pretrained else ""
+    again += "".join(f" --trust {module}" for module in options.trust)
     jobs = plan(options.problem, options.scale, options.pretrained)
+    for job in jobs:
+        job.argv += [word for module in options.trust for word in ("--trust", module)]
     names = [job.name for job in jobs]
     for name in filter(None, (options.first, options.last)):
         if name not in names:
@@ -64,6 +70,23 @@ def main(argv: Sequence[str]) -> None:
             )
     if not options.dry_run:
         move_aside([job for job in afresh if job.config])
+    parts = [job.config.get(section) for job in jobs for section in ("model", "data")]
+    with trusting({*options.trust, *modules_of(parts)}):
+        run_all(jobs, end, afresh, options, again)
+
+
+def run_all(
+    jobs: Sequence[Job], end: int, afresh: Sequence[Job], options: Namespace, again: str
+) -> None:
+    r"""Runs the stages that are not finished, in order.
+
+    Arguments:
+        jobs: All stages of the problem.
+        end: The number of stages that are wanted.
+        afresh: The stages that are run even if they are finished.
+        options: The options of the verb.
+        again: The command that continues after a stop.
+    """
     for number, job in enumerate(jobs[:end], start=1):
         print(f"[{number}/{len(jobs)}] namm {join(job.argv)}", flush=True)
         finished = {} if job in afresh else job.read("finished.json")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evaluation.shipping import ship
+from ..training.trust import trusting
 from ..training.weights import STAGES
-from .parser import REPLACE, VerbParser
+from .parser import REPLACE, TRUST, VerbParser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,5 +32,7 @@ def main(argv: Sequence[str]) -> None:
         help="write only the record of these trainings, without weights",
     )
     parser.add_argument("--replace", action="store_true", help=REPLACE)
+    parser.add_argument("--trust", **TRUST)
     options = parser.parse_args(argv)
-    ship(options.runs, options.folder, options.half, options.record, options.replace)
+    with trusting(options.trust):
+        ship(options.runs, options.folder, options.half, options.record, options.replace)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from constraints import Constraint, Given, InputError, Ranged, Seed
 
 from ..description import plain_data
 from ..mirror import Mirror
+from ..training.checkpoint import FromCheckpoint
 from ..training.io import run_folder
 from ..training.provenance import Origin
 from .plots import field_grid
@@ -26,7 +26,7 @@ from .scores import Scores
 T = TypeVar("T")
 
 
-class Evaluation(Ranged, L.LightningModule, abc.ABC):
+class Evaluation(Ranged, FromCheckpoint, abc.ABC):
     r"""Base of the test stages.
 
     Arguments:

@@ -1,6 +1,13 @@
 r"""Figures: grids of fields and residuals, and the callback that draws one per validation."""
 
-__all__ = ["LogFields", "are_curves", "draw_fields", "field_grid", "residual_image"]
+__all__ = [
+    "LogFields",
+    "are_curves",
+    "draw_fields",
+    "field_grid",
+    "residual_image",
+    "unmarked",
+]
 
 import math
 from collections.abc import Collection, Mapping
@@ -14,6 +21,7 @@ from torch import Tensor
 from constraints import Batch, Constraint, Given, PositiveInt, Ranged, take
 
 from ..training.stage import first_rows
+from .results import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +92,7 @@ def draw_fields(
     per_row = 2 if drawn else 1
     panels = figure.subplots(rows * per_row, len(fields), squeeze=False)
     for column, (title, field) in enumerate(fields.items()):
-        panels[0][column].set_title(title, fontsize=8)
+        panels[0][column].set_title(unmarked(title), fontsize=8)
         residual = residuals[title]
         for row in range(rows):
             panel = panels[row * per_row][column]
@@ -133,6 +141,11 @@ def _mosaic(field: Tensor) -> Tensor:
     return image
 
 
+def unmarked(name: str) -> str:
+    r"""Returns a name in a form that `matplotlib` does not read as mathematics."""
+    return one_line(name).replace("$", r"\$")
+
+
 def are_curves(fields: Mapping[str, Tensor]) -> bool:
     r"""Returns whether fields are drawn in the plane: as points, `(B, 2, 1, 1)`, or as paths,
     `(B, C, L, 1)`."""
@@ -147,7 +160,7 @@ def _draw_curves(
     panels = figure.subplots(1, len(fields), squeeze=False, sharex=True, sharey=True)[0]
     shape = next(iter(fields.values())).shape[1:]
     for panel, (title, field) in zip(panels, fields.items(), strict=True):
-        panel.set_title(title, fontsize=8)
+        panel.set_title(unmarked(title), fontsize=8)
         panel.tick_params(labelsize=7)
         panel.set_aspect("equal")
         if field.shape[1:] != shape:

@@ -1,10 +1,22 @@
 r"""The rows of results: as JSON in a file, as cells and as tables of Markdown."""
 
-__all__ = ["FILES", "half_width", "interval", "markdown", "png", "with_half_width", "write"]
+__all__ = [
+    "FILES",
+    "code_span",
+    "escaped",
+    "half_width",
+    "interval",
+    "markdown",
+    "one_line",
+    "png",
+    "with_half_width",
+    "write",
+]
 
 import json
 import math
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -112,6 +124,27 @@ def half_width(row: dict[str, Any]) -> float:
 def with_half_width(row: dict[str, Any]) -> str:
     r"""Returns the value of a row of the results with the half-width of its 95 % interval."""
     return "none" if row["value"] is None else f"{row['value']:.3g} ± {half_width(row):.1g}"
+
+
+def escaped(name: object) -> str:
+    r"""Returns a name of a file as text in Markdown, on one line, that no reader takes for a
+    cell, a link or HTML.
+
+    Arguments:
+        name: The name.
+    """
+    text = re.sub(r"[\\`*\[\]|!]", r"\\\g<0>", one_line(name))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code_span(text: object) -> str:
+    r"""Returns text of a file as code in Markdown, on one line."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def one_line(text: object) -> str:
+    r"""Returns text of a file on one line, without the characters that steer a terminal."""
+    return "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())
 
 
 def markdown(lines: Iterable[Iterable[Any]]) -> str:

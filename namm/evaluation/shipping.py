@@ -22,7 +22,7 @@ from ..training.checkpoint import read_checkpoint
 from ..training.folder import check_absent, locked
 from ..training.io import LAST, write_together
 from ..training.weights import ROOT, STAGES, is_record, pack
-from .results import markdown
+from .results import code_span, markdown
 from .training_costs import cost_cells, facts, training
 
 CARD = "README.md"
@@ -135,9 +135,11 @@ def card(runs: Path, folder: Path, half: bool, files: dict[str, Path]) -> str:
         + ("float16 but for vectors and the map g" if half else "float32")
         + f", with the recipes of their networks. Written by `namm ship {source} {folder}"
         f"{' --half' if half else ''}{' --record ' * bool(records) + ' '.join(records)}`.",
-        f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy `{kind}` with "
-        f"{json.dumps(constraint)}, of `{data.get('class_path', 'a data module')}` with "
-        f"{json.dumps(made)}; the hash of the fields is `{about.get('data', 'not known')}`, which "
+        f"**Data.** Fields of shape {tuple(about.get('shape', ()))} that satisfy "
+        f"{code_span(kind)} with {code_span(json.dumps(constraint))}, of "
+        f"{code_span(data.get('class_path', 'a data module'))} with "
+        f"{code_span(json.dumps(made))}; the hash of the fields is "
+        f"{code_span(about.get('data', 'not known'))}, which "
         "another processor may not reproduce to the bit. A stage with another constraint or on "
         "fields of another shape is refused.",
         "**Training.**",
@@ -178,7 +180,9 @@ def _generation(runs: Path) -> list[str]:
     r"""Returns the table of the unconditional samples in the report of a run, if there is one."""
     report = runs / "report.md"
     parts = report.read_text("utf-8").split("\n\n") if report.exists() else []
-    found = [part.strip() for part in parts if part.startswith("| generation |")]
+    found = [
+        part.strip().replace("<", "&lt;") for part in parts if part.startswith("| generation |")
+    ]
     return ["**Samples.** As scored by the run that trained them:", *found] if found else []
 
 

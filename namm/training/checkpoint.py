@@ -7,6 +7,7 @@ those that are raw.
 """
 
 __all__ = [
+    "FromCheckpoint",
     "build_part",
     "load_mirror",
     "load_part",
@@ -17,13 +18,13 @@ __all__ = [
 ]
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import nn
 
@@ -32,6 +33,8 @@ from constraints import InputError
 from ..mirror import Mirror
 from .io import AtomicCheckpointIO
 from .optimiser import Optimiser
+from .recipes import build, build_part, check_parts, in_words
+from .trust import from_files, in_python_alone, trusting
 from .weights import find, unpack
 
 
@@ -55,20 +58,29 @@ def save_recipe(module: L.LightningModule, *parts: str) -> None:
     module.save_hyperparameters(settings)
 
 
-def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema") -> Any:
+def load_part(
+    checkpoint: str,
+    name: str,
+    weights: Literal["ema", "raw"] = "ema",
+    *,
+    kind: type = nn.Module,
+    trust: Sequence[str] = (),
+) -> Any:
     r"""Rebuilds one part of a trained module, frozen and in evaluation mode.
 
     Arguments:
         checkpoint: The path of a checkpoint, or of shipped weights (`.safetensors`).
         name: The hyper-parameter that holds the part, for example `mirror`.
         weights: Whether to take the averaged weights or the raw ones, which are not shipped.
+        kind: The class that the part must be of.
+        trust: The modules of your own whose classes the recipe of the part may name.
 
     Returns:
         The part. Its attribute `provenance` says what it was trained on.
 
     Raises:
-        InputError: If the file is missing, is not a checkpoint, has no such part, or lacks the
-            weights asked for.
+        InputError: If the file is missing, is not a checkpoint, has no such part, lacks the
+            weights asked for, or names a class that is neither of this project nor trusted.
     """
     state = read_checkpoint(checkpoint)
     recipes = state.get("hyper_parameters", {})
@@ -76,10 +88,16 @@ def load_part(checkpoint: str, name: str, weights: Literal["ema", "raw"] = "ema"
     if name not in parts:
         known = ", ".join(parts) or "none, since it was trained from Python"
         raise InputError(f"{checkpoint} has no part '{name}'; its parts are {known}.")
-    part = build_part(recipes[name])
-    found = load_weights(state, name, weights)
-    if found or "shipped" not in state:  # of shipped weights, the recipe may load them by itself
-        part.load_state_dict(found)
+    try:
+        with trusting(trust):
+            part = build(recipes[name], kind)
+        found = load_weights(state, name, weights)
+        if (
+            found or "shipped" not in state
+        ):  # of shipped weights, the recipe may load them by itself
+            part.load_state_dict(found)
+    except (AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{checkpoint}, {name}: {error}") from error
     part.requires_grad_(False).eval()
     return stamp(part, checkpoint, state)
 
@@ -93,19 +111,24 @@ def stamp(part: nn.Module, checkpoint: str, state: dict[str, Any]) -> nn.Module:
         state: The checkpoint, from `read_checkpoint`.
     """
     object.__setattr__(
-        part, "provenance", {"checkpoint": str(checkpoint), **state.get("provenance", {})}
+        part, "provenance", {"checkpoint": str(checkpoint), **(state.get("provenance") or {})}
     )
     return part
 
 
-def load_mirror(checkpoint: str, weights: Literal["ema", "raw"] = "ema") -> Mirror:
+@in_python_alone
+def load_mirror(
+    checkpoint: str, weights: Literal["ema", "raw"] = "ema", *, trust: Sequence[str] = ()
+) -> Mirror:
     r"""Loads the trained maps of a `NAMM` checkpoint.
 
     Arguments:
         checkpoint: The path of a checkpoint of `namm.NAMM`, or of its shipped weights.
         weights: Whether to take the averaged weights or the raw ones.
+        trust: The modules of your own whose classes the recipe of the maps may name, as
+            `trust=["my_module"]` in Python alone.
     """
-    mirror: Mirror = load_part(checkpoint, "mirror", weights)
+    mirror: Mirror = load_part(checkpoint, "mirror", weights, kind=Mirror, trust=trust)
     return mirror
 
 
@@ -116,7 +139,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The path of the file. A relative path of shipped weights (`.safetensors`) is looked
             up in the working directory, and then beside the packages of the project.
     """
-    if Path(path).suffix == ".safetensors" and (file := find(path)) is not None:
+    file = find(path) if Path(path).suffix == ".safetensors" else None
+    if file is not None and file.is_file():
         return unpack(file)
     if not Path(path).is_file():
         raise InputError(f"There is no checkpoint {path}: run the stage that makes it first.")
@@ -147,14 +171,25 @@ def load_weights(
     return {k[len(prefix) :]: v for k, v in source.items() if k.startswith(prefix)}
 
 
-def build_part(recipe: Any, kind: type = nn.Module) -> Any:
-    r"""Builds a part from its recipe.
+class FromCheckpoint(L.LightningModule):
+    r"""Base of the modules that Lightning's `load_from_checkpoint` builds from plain data and from
+    classes that are allowed, as `load_part` does."""
 
-    Arguments:
-        recipe: The class path and the arguments.
-        kind: The name of the part in messages.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("part", type=kind)
-    config = parser.parse_object({"part": recipe})
-    return parser.instantiate_classes(config).part
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, *args: Any, trust: Sequence[str] = (), **kwargs: Any
+    ) -> Self:
+        r"""Builds the module that a checkpoint describes.
+
+        Arguments:
+            checkpoint_path: The path of the checkpoint.
+            args: The further arguments of Lightning.
+            trust: The modules of your own whose classes the checkpoint may name.
+            kwargs: The further arguments of Lightning, and arguments of the module.
+        """
+        state = read_checkpoint(checkpoint_path)
+        load: Any = super().load_from_checkpoint
+        with trusting([cls.__module__, *trust]), in_words(cls), from_files():
+            check_parts(state.get("hyper_parameters", {}))
+            module: Self = load(checkpoint_path, *args, **{**kwargs, "weights_only": True})
+        return module

@@ -10,9 +10,11 @@ __all__ = [
     "KeepLast",
     "atomic",
     "check_fresh",
+    "check_inside",
     "check_writable",
     "last_checkpoint",
     "numbered",
+    "read_plain",
     "run_folder",
     "step",
     "write_together",
@@ -32,7 +34,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from constraints import InputError, PositiveInt, Ranged, whole_file
+from constraints import InputError, PositiveInt, Ranged, check_hash, hash_content, whole_file
 
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -80,6 +82,21 @@ def check_writable(folder: Path) -> None:
         )
 
 
+def check_inside(folder: Path, root: Path) -> None:
+    r"""Raises an `InputError` if a run folder, or a link inside, leads out of the folder of all
+    runs.
+
+    Arguments:
+        folder: The run folder.
+        root: The folder of all runs. If both are the same, links are not checked.
+    """
+    home = root.resolve()
+    links = (path for path in folder.rglob("*") if path.is_symlink()) if folder != root else ()
+    for path in (folder, *links):
+        if not path.resolve().is_relative_to(home):
+            raise InputError(f"{path} leads out of {root}: give another name, or no link.")
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[IO[bytes]]:
     r"""Opens a file for writing that replaces `path` once it is complete and on the disk.
@@ -105,6 +122,25 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             stack.enter_context(whole_file(folder / name)).write_bytes(content)
 
 
+def read_plain(path: str | Path, map_location: Any = "cpu") -> Any:
+    r"""Returns the content of a file of `torch.save`, and runs no code of the file.
+
+    Arguments:
+        path: The path of the file.
+        map_location: The device of the tensors, as `torch.load` takes it.
+
+    Raises:
+        InputError: If the file is damaged, or holds more than plain data.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere
+        raise InputError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
+            "data. Take another one."
+        ) from error
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     r"""Creates the plug-in through which the trainer writes and reads checkpoints: atomically, and
     without running code that a file may hold.
@@ -119,7 +155,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO writes local files: it takes no storage_options.")
         with atomic(path) as file:
-            torch.save(checkpoint, file)
+            torch.save({**checkpoint, "sha256": hash_content(checkpoint)}, file)
 
     def load_checkpoint(
         self,
@@ -127,15 +163,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = lambda storage, location: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        try:
-            checkpoint = super().load_checkpoint(path, map_location, weights_only is not False)
-        except Exception as error:  # a damaged file can fail anywhere
-            raise InputError(
-                f"{path} cannot be read as a checkpoint: it is damaged, or holds more than plain "
-                "data. Take another one."
-            ) from error
+        checkpoint = read_plain(path, map_location)
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")
+        said = checkpoint.pop("sha256", None)
+        check_hash(path, checkpoint, said)
         return checkpoint
 
 

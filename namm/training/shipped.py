@@ -8,6 +8,7 @@ Everything that takes a checkpoint takes such a file as well.
 
 __all__ = ["Trained", "load"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from constraints import Constraint, InputError
 
 from ..mirror import Mirror
-from .checkpoint import build_part, load_mirror, load_part, read_checkpoint
+from .checkpoint import load_mirror, load_part, read_checkpoint
+from .recipes import build
+from .trust import trusting
 from .weights import ROOT, STAGES, find
 
 
@@ -46,13 +49,14 @@ class Trained:
     card: Path
 
 
-def load(name: str) -> Trained:
+def load(name: str, *, trust: Sequence[str] = ()) -> Trained:
     r"""Loads what is trained for a problem.
 
     Arguments:
         name: The name of a problem, of which `pretrained/<name>` is looked up in the working
             directory and then beside the packages of the project, or else the path of a folder
             that `namm ship` wrote.
+        trust: The modules of your own whose classes the files may name.
 
     Raises:
         InputError: If there is no such folder, or no maps and diffusion model in it.
@@ -70,11 +74,13 @@ def load(name: str) -> Trained:
             "and mdm are wanted: ship a run that trained both."
         )
     state = read_checkpoint(maps)
-    return Trained(
-        load_mirror(str(maps)),
-        load_part(str(files["mdm"]), "denoiser"),
-        load_part(str(files["dm"]), "denoiser") if "dm" in files else None,
-        build_part(state["hyper_parameters"]["constraint"]).requires_grad_(False).eval(),
-        tuple(state["provenance"]["shape"]),
-        folder / "README.md",
-    )
+    with trusting(trust):
+        constraint = build(state["hyper_parameters"]["constraint"], Constraint)
+        return Trained(
+            load_mirror(str(maps)),
+            load_part(str(files["mdm"]), "denoiser"),
+            load_part(str(files["dm"]), "denoiser") if "dm" in files else None,
+            constraint.requires_grad_(False).eval(),
+            tuple(state["provenance"]["shape"]),
+            folder / "README.md",
+        )

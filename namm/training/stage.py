@@ -26,12 +26,13 @@ from constraints import (
     uniform,
 )
 
+from .checkpoint import FromCheckpoint
 from .course import check_course, course
 from .optimiser import Optimiser
 from .provenance import Origin
 
 
-class Stage(Ranged, L.LightningModule, abc.ABC):
+class Stage(Ranged, FromCheckpoint, abc.ABC):
     r"""Base of the modules that train.
 
     The noise of a step depends on `(seed, name, sample, step)` alone, and dropout on the process

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from constraints import InputError
+from constraints import InputError, check_hash, hash_content
 
 SCHEMA = "namm-weights/1"
 STAGES = ("namm", "mdm", "finetune", "dm")
@@ -37,7 +37,8 @@ def find(path: str | Path) -> Path | None:
 
 def holds_weights(path: str | Path) -> bool:
     r"""Returns whether a file holds shipped weights, by what it says of itself."""
-    if Path(path).suffix != ".safetensors" or (file := find(path)) is None:
+    file = find(path) if Path(path).suffix == ".safetensors" else None
+    if file is None or not file.is_file():
         return False
     try:
         with safe_open(file, framework="pt") as content:
@@ -78,7 +79,9 @@ def pack(state: dict[str, Any], half: bool = False, record: bool = False, **fact
     }
     counts = {k: c for k, c in state.get("callbacks", {}).items() if "per_step" in c}
     kept = {key: state.get(key) for key in ("global_step", "hyper_parameters", "provenance")}
-    return save(weights, {SCHEMA: json.dumps({**kept, "callbacks": counts, **facts})})
+    about = json.loads(json.dumps({**kept, "callbacks": counts, **facts}))
+    about["sha256"] = hash_content({**about, "state_dict": weights})
+    return save(weights, {SCHEMA: json.dumps(about)})
 
 
 def unpack(path: str | Path) -> dict[str, Any]:
@@ -92,10 +95,12 @@ def unpack(path: str | Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as content:
-            about = json.loads((content.metadata() or {})[SCHEMA])
+            about = dict(json.loads((content.metadata() or {})[SCHEMA]))
             weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no weights of `namm ship`: give another file.") from error
+    said = about.pop("sha256", None)
+    check_hash(path, {**about, "state_dict": weights}, said)
     whole = {k: w.float() if w.dtype == torch.float16 else w for k, w in weights.items()}
     # the same simulation may differ in its last bits on another processor, and so does its hash
     (about.get("provenance") or {}).pop("data", None)
