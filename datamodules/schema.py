@@ -61,7 +61,8 @@ def write_fields(
         coords: The coordinates along each axis, and their units.
 
     Raises:
-        InputError: If the file cannot be written there.
+        InputError: If the file cannot be written there, if an attribute is no number, text, list
+            or mapping, or if fields are not finite numbers.
     """
     try:
         with whole_hdf5(path) as file:
@@ -71,11 +72,36 @@ def write_fields(
                 data.attrs["units"] = units
             own = {"schema": SCHEMA, "sha256": sha256}
             for key, value in sorted({**attributes, **own}.items()):
-                structured = isinstance(value, (dict, list, tuple))
-                file.attrs[key] = json.dumps(value) if structured else value
+                file.attrs[key] = encode(key, value)
     except OSError as error:
         advice = "name a file in a folder that may be written to"
         raise InputError(f"'{path}' cannot be written ({error}): {advice}.") from error
+
+
+def encode(key: str, value: Any) -> Any:
+    r"""Returns an attribute as HDF5 keeps it: lists and mappings as JSON, with numbers of NumPy as
+    plain numbers.
+
+    Raises:
+        InputError: If a part of the attribute is none of these.
+    """
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, np.generic | np.ndarray):
+            return part.tolist()
+        kind = type(part).__name__
+        raise InputError(
+            f"The attribute '{key}' has a {kind}: give numbers, texts and lists of these."
+        )
+
+    value = plain(value) if isinstance(value, np.generic | np.ndarray) else value
+    if isinstance(value, str | int | float):
+        return value
+    return (
+        json.dumps(value, default=plain)
+        if isinstance(value, dict | list | tuple)
+        else plain(value)
+    )
 
 
 def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
@@ -86,7 +112,7 @@ def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
         row = 0
         for chunk in chunks:
             array = chunk.detach().cpu().numpy() if isinstance(chunk, Tensor) else chunk
-            x = np.ascontiguousarray(array, dtype="<f4")
+            x = check_numbers(array, split)
             data = file.require_dataset(f"{split}/x", shape=(n, *x.shape[1:]), dtype="<f4")
             data[row : row + len(x)] = x
             digest.update(x.tobytes())
@@ -94,6 +120,16 @@ def _write_splits(file: h5py.File, splits: Mapping[str, Fields]) -> str:
         if row != n:
             raise InputError(f"Split '{split}' was to have {n} fields, but {row} came.")
     return digest.hexdigest()
+
+
+def check_numbers(array: Any, split: str) -> np.ndarray:
+    r"""Returns fields as float32, or refuses fields that are not finite numbers `(N, C, *S)`."""
+    x = np.asarray(array)
+    real = x.dtype.kind in "biuf" and x.ndim > 1 and len(x) > 0
+    if not (real and np.isfinite(x := np.ascontiguousarray(x, dtype="<f4")).all()):
+        got = f"{x.dtype} of shape {x.shape}" + (", some not finite" if real else "")
+        raise InputError(f"The fields of split '{split}' must be numbers (N, C, *S), got {got}.")
+    return x
 
 
 def split_names(file: h5py.File) -> list[str]:

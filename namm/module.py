@@ -79,7 +79,8 @@ class NAMM(Stage):
             try:
                 mirror.load_state_dict(load_weights(state, "mirror"))
             except RuntimeError as error:
-                raise InputError(f"{init_from} holds maps of other networks: {error}") from error
+                fault = " ".join(str(error).split())[:300]
+                raise InputError(f"{init_from} holds maps of other networks: {fault}") from error
             stamp(mirror, init_from, state)
         if freeze_forward:
             mirror.freeze_forward()

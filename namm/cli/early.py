@@ -22,7 +22,7 @@ SECTIONS = {
     "fit": (*COMMON, "weights_only"),
     "validate": (*COMMON, "verbose", "weights_only"),
     "test": (*COMMON, "replace", "verbose", "weights_only"),
-    "predict": (*COMMON, "replace", "return_predictions", "weights_only"),
+    "predict": (*COMMON, "replace", "weights_only"),
 }
 
 

@@ -164,7 +164,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         checkpoint = read_plain(path, map_location)
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+        if not isinstance(weights, dict):
             raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")
         said = checkpoint.pop("sha256", None)
         check_hash(path, checkpoint, said)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,7 +11,14 @@ import torch
 from torch import Tensor
 
 from constraints import Burgers, InputError
-from datamodules import BurgersData, FieldDataset, check_fits, hash_fields, write_fields
+from datamodules import (
+    BurgersData,
+    FieldDataset,
+    check_fits,
+    hash_fields,
+    read_attributes,
+    write_fields,
+)
 from tests.datamodules.sources import Anything, burgers, plain, write
 from tests.disk import small_disk
 
@@ -160,3 +168,31 @@ def test_full_disk_leaves_the_fields_that_were_there(tmp_path: Path) -> None:
 
     assert next(chunks, None) is not None  # the rest is not drawn
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_attributes_of_numpy_come_back_as_numbers(tmp_path: Path) -> None:
+    attributes = {"a": np.float64(1.5), "b": [np.float32(2)], "c": {"d": np.arange(3)}, "e": True}
+    write_fields(tmp_path / "a.h5", {"train": torch.zeros(2, 1, 4)}, attributes, {})
+    found = read_attributes(tmp_path / "a.h5")
+    assert {key: found[key] for key in attributes} == {
+        "a": 1.5,
+        "b": [2.0],
+        "c": {"d": [0, 1, 2]},
+        "e": True,
+    }
+
+
+@pytest.mark.parametrize("value", [None, Path("a"), print, 1j, [{1, 2}], {"a": [None, b"a"]}])
+def test_attribute_of_no_number_or_text_is_named(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The attribute 'note' has a "):
+        write_fields(tmp_path / "a.h5", {"train": torch.zeros(2, 1, 4)}, {"note": value}, {})
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "fields", [torch.full((2, 1, 4), torch.nan), torch.zeros(0, 1), np.ones(3)]
+)
+def test_fields_that_are_no_fields_are_named(fields: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="split 'val' must be numbers"):
+        write_fields(tmp_path / "a.h5", {"train": torch.zeros(2, 1, 4), "val": fields}, {}, {})
+    assert not [*tmp_path.iterdir()]
