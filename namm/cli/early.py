@@ -11,6 +11,7 @@ from typing import Any
 
 from .configs import configs, is_problem, problem_at, stage_of
 from .errors import CommandError
+from .parser import parse_report, parse_run, parse_ship
 from .reader import KeyLoader, parse_config, read_config, refuse
 
 # the options of the verbs of Lightning, by the part before the first dot
@@ -39,15 +40,12 @@ def judge(verb: str, argv: Sequence[str]) -> None:
     if {"-h", "--help"} & {*argv}:
         return
     if verb == "run":
-        from .parser import parse_run
-
         options = parse_run(argv)
         problem_at(options.problem, options.scale)
-    elif verb in ("report", "ship"):
-        words = (word for last, word in zip(["", *argv], argv, strict=False) if last != "--trust")
-        folder = next((word for word in words if not word.startswith("-")), "")
-        if not Path(folder or "none").is_dir():
-            raise CommandError(f"namm {verb} needs the folder of a run, got '{folder}'.")
+    elif verb == "report":
+        parse_report(argv)
+    elif verb == "ship":
+        parse_ship(argv)
     elif verb == "check" and argv and argv[0].endswith((".yaml", ".yml")):
         stage_of(argv[0]) if is_problem(argv[0]) else read_nested(Path(argv[0]))
     for flag, word in configs(argv) if verb in SECTIONS else ():

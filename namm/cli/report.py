@@ -18,7 +18,7 @@ from ..training.io import check_inside, write_together
 from ..training.records import damaged, read_record
 from ..training.trust import trusting
 from .figure import Spent, draw
-from .parser import REPLACE, TRUST, VerbParser
+from .parser import parse_report
 
 RESULTS = "results.json"
 REPORT = (RESULTS, "report.md", "report.png")
@@ -35,12 +35,7 @@ def main(argv: Sequence[str]) -> None:
     Arguments:
         argv: The options of the verb.
     """
-    purpose = "Write the tables and the figure of finished stages."
-    parser = VerbParser(prog="namm report", description=purpose)
-    parser.add_argument("folder", type=Path, help="the folder of the runs, such as runs/burgers")
-    parser.add_argument("--replace", action="store_true", help=REPLACE)
-    parser.add_argument("--trust", **TRUST)
-    options = parser.parse_args(argv)
+    options = parse_report(argv)
     with trusting(options.trust):
         report(options.folder, replace=options.replace)
 

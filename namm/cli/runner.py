@@ -34,6 +34,7 @@ from .errors import CommandError, Interrupted
 from .parser import parse_run
 from .plan import STEPS, Job, flat, plan
 from .reader import refuse
+from .rehearsal import rehearse
 from .report import REPORT, report
 
 
@@ -72,6 +73,8 @@ def main(argv: Sequence[str]) -> None:
         move_aside([job for job in afresh if job.config])
     parts = [job.config.get(section) for job in jobs for section in ("model", "data")]
     with trusting({*options.trust, *modules_of(parts)}):
+        if options.dry_run:
+            rehearse(jobs[:end])
         run_all(jobs, end, afresh, options, again)
 
 

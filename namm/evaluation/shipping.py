@@ -21,7 +21,8 @@ from constraints import InputError
 from ..training.checkpoint import read_checkpoint
 from ..training.folder import check_absent, locked
 from ..training.io import LAST, write_together
-from ..training.weights import ROOT, STAGES, is_record, pack
+from ..training.stages import STAGES
+from ..training.weights import ROOT, is_record, pack
 from .results import code_span, markdown
 from .training_costs import cost_cells, facts, training
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..training.checkpoint import read_checkpoint
 from ..training.records import read_record
-from ..training.weights import STAGES, holds_weights
+from ..training.stages import STAGES
+from ..training.weights import holds_weights
 
 Results = dict[Path, dict[str, Any]]
 

@@ -12,14 +12,18 @@ __all__ = [
     "load_mirror",
     "load_part",
     "load_weights",
+    "planned",
     "read_checkpoint",
     "save_recipe",
     "stamp",
 ]
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
+from os.path import abspath
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -36,6 +40,9 @@ from .optimiser import Optimiser
 from .recipes import build, build_part, check_parts, in_words
 from .trust import from_files, in_python_alone, trusting
 from .weights import find, unpack
+
+# the checkpoints of a dry run, by their absolute paths
+_planned: ContextVar[Mapping[str, dict[str, Any]] | None] = ContextVar("planned", default=None)
 
 
 def save_recipe(module: L.LightningModule, *parts: str) -> None:
@@ -92,9 +99,8 @@ def load_part(
         with trusting(trust):
             part = build(recipes[name], kind)
         found = load_weights(state, name, weights)
-        if (
-            found or "shipped" not in state
-        ):  # of shipped weights, the recipe may load them by itself
+        # of shipped weights, the recipe may load them by itself
+        if found or "shipped" not in state:
             part.load_state_dict(found)
     except (AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{checkpoint}, {name}: {error}") from error
@@ -139,12 +145,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The path of the file. A relative path of shipped weights (`.safetensors`) is looked
             up in the working directory, and then beside the packages of the project.
     """
+    if (state := (_planned.get() or {}).get(abspath(path))) is not None:
+        return state
     file = find(path) if Path(path).suffix == ".safetensors" else None
     if file is not None and file.is_file():
         return unpack(file)
     if not Path(path).is_file():
         raise InputError(f"There is no checkpoint {path}: run the stage that makes it first.")
     return AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
+
+
+@contextmanager
+def planned(states: Mapping[str, dict[str, Any]]) -> Iterator[None]:
+    r"""Lets checkpoints that a plan would write stand for files, while the context lasts.
+
+    Arguments:
+        states: The checkpoints by their absolute paths.
+    """
+    token = _planned.set(states)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
 
 
 def load_weights(

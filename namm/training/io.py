@@ -163,7 +163,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = lambda storage, location: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        checkpoint = read_plain(path, map_location)
+        checkpoint: dict[str, Any] = read_plain(path, map_location)
         weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
         if not isinstance(weights, dict):
             raise InputError(f"{path} is not a checkpoint of a trainer: it holds no state_dict.")

@@ -18,8 +18,9 @@ from constraints import Constraint, InputError
 from ..mirror import Mirror
 from .checkpoint import load_mirror, load_part, read_checkpoint
 from .recipes import build
+from .stages import STAGES
 from .trust import trusting
-from .weights import ROOT, STAGES, find
+from .weights import ROOT, find
 
 
 @dataclass(frozen=True)

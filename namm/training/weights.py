@@ -7,7 +7,7 @@ trained on, the steps and their counted operations. Reading it runs no code. Wit
 such a file is the record of a training that later ones were built on.
 """
 
-__all__ = ["STAGES", "find", "holds_weights", "is_record", "pack", "unpack"]
+__all__ = ["find", "holds_weights", "is_record", "pack", "unpack"]
 
 import json
 from pathlib import Path
@@ -21,7 +21,6 @@ from torch import Tensor
 from constraints import InputError, check_hash, hash_content
 
 SCHEMA = "namm-weights/1"
-STAGES = ("namm", "mdm", "finetune", "dm")
 ROOT = Path(__file__).resolve().parents[2]  # where the packages lie
 
 

@@ -90,8 +90,8 @@ COMMANDS = {
     "stage": (["test", "-c", f"{BURGERS}::inverse/dp"], "did you mean: inverse/dps"),
     "no stage": (["fit", "-c", BURGERS], f"as {BURGERS}::namm"),
     "no file": (["predict", "--config=none.yaml"], "no file 'none.yaml'"),
-    "folder": (["report", "none"], "needs the folder of a run, got 'none'"),
-    "no folder": (["ship", "--half"], "needs the folder of a run, got ''"),
+    "folder": (["report", "none"], "namm report: there is no folder 'none'"),
+    "no folder": (["ship", "--half"], "required: runs, folder"),
 }
 
 

@@ -134,7 +134,7 @@ def test_report_needs_a_folder(
     monkeypatch.setattr("namm.cli.report.report", lambda runs, **_: reported.append(runs))
 
     assert main(["report"]) == 2
-    assert "namm report needs the folder of a run, got ''" in capsys.readouterr().err
+    assert "namm report: the following arguments are required: folder" in capsys.readouterr().err
     assert main(["report", "runs/none"]) == 2 and not reported
     assert main(["report", str(tmp_path)]) is None
     assert reported == [tmp_path]

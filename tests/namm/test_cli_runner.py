@@ -71,6 +71,27 @@ def test_dry_run_does_nothing(stages: list[Path], capsys: pytest.CaptureFixture[
     assert files() == before and not stages
 
 
+def test_dry_run_takes_a_batch_where_the_data_are_there(
+    stages: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--to", "first"]) is None
+    before = files()
+    wrong: dict[str, tuple[Any, str]] = {
+        "mirror.init_args.forward_map.init_args.channels": (3, "of 3 channels, got fields"),
+        "mirror.init_args.inverse_map.init_args.patch": (5, "multiples of 5"),
+        "constraint.class_path": ("constraints.Divergence", "Divergence expects"),
+    }
+    for key, (value, message) in wrong.items():
+        for name in reversed(["model", "init_args", *key.split(".")]):
+            value = {name: value}
+        trainer = {"trainer": {"max_steps": 3}}
+        write(SCALE, {"base": "toy.yaml", "shared": trainer, "stages": {"first": value}})
+        assert main([*RUN, "--dry-run"]) == 1
+        error = capsys.readouterr().err
+        assert "stage 'first': " in error and message in error
+    assert {**files(), str(SCALE): 0} == {**before, str(SCALE): 0}
+
+
 def test_to_stops_after_a_stage(stages: list[Path]) -> None:
     assert main([*RUN, "--to", "check"]) is None
     assert sorted(path.name for path in RUNS.iterdir()) == ["check", "first"]

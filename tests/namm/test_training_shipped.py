@@ -205,7 +205,8 @@ def test_files_of_the_repository_stay_small() -> None:
     [
         (["ship"], 2, "namm ship: the following arguments are required: runs, folder."),
         (["ship", "a", "b", "--halve"], 2, "namm ship: unrecognized arguments: --halve."),
-        (["ship", "a", "b"], 1, "a has no checkpoints/last.ckpt of namm"),
+        (["ship", "a", "b"], 2, "namm ship: there is no folder 'a'."),
+        (["ship", "configs", "b"], 1, "configs has no checkpoints/last.ckpt of namm"),
     ],
 )
 def test_command_that_cannot_be_done_is_refused(
