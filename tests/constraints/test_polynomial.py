@@ -57,6 +57,8 @@ def test_polynomial_acts_at_each_position() -> None:
     assert torch.allclose(sphere.residual(x), x.square().sum(dim=1, keepdim=True) - 1, atol=1e-6)
     with pytest.raises(InputError, match="3 channels"):
         sphere.check_shape(x[:, :2])
+    sphere.check_shape(point := x[:, :, 0, 0])  # a field may have no axes
+    assert torch.equal(sphere.residual(point), sphere.residual(x)[:, :, 0, 0])
 
 
 @pytest.mark.parametrize(

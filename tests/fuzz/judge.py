@@ -23,6 +23,7 @@ from tests.fuzz.grammar import DAMAGES, Case
 from tests.problems import make_trainer, tiny_data, tiny_denoiser
 
 LIMIT = 20  # seconds of a case
+BAD = ("silent", "traceback", "hung")
 KEPT = {("toy", "namm"), ("stages", "namm")}  # the runs of the template
 
 
@@ -79,7 +80,7 @@ def verdict(code: int, err: str) -> tuple[str, str]:
     lines = [line for line in err.splitlines() if line.startswith("namm: error: ")]
     if code == 0:
         return "accepted", err
-    sentence = len(lines) == 1 and "Traceback" not in err and len(lines[0]) < 1200
+    sentence = len(lines) == 1 and "Traceback" not in err and len(lines[0]) < 4000
     return ("clear" if sentence else "traceback"), err
 
 
@@ -114,16 +115,14 @@ def judge(case: Case, template: Path, folder: Path) -> tuple[str, str]:
 def tally(found: list[tuple[Case, str, str]]) -> str:
     """The number of cases by answer, and the cases that were answered badly."""
     counts = Counter(kind for _, kind, _ in found)
-    bad = [row for row in found if row[1] in ("silent", "traceback", "hung")]
+    bad = [row for row in found if row[1] in BAD]
     lines = [f"{kind}: {case.argv} {case.key}={case.value!r} {case.damage}\n    {words[:600]}"
              for case, kind, words in bad]  # fmt: skip
     return "\n".join([str(dict(counts)), *lines])
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a training, a score and a problem, from which each case begins."""
-    folder = tmp_path_factory.mktemp("fuzz") / "template"
+def set_up(folder: Path) -> Path:
+    """Makes the folder from which each case begins: a training, a score and a problem."""
     folder.mkdir()
     before = os.getcwd()
     os.chdir(folder)
@@ -146,3 +145,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder from which each case begins."""
+    return set_up(tmp_path_factory.mktemp("fuzz") / "template")
+
+
+def run(cases: list[Case], template: Path, folder: Path) -> list[tuple[Case, str, str]]:
+    """Runs cases, each in a folder of its own."""
+    before, rows = os.getcwd(), []
+    for number, case in enumerate(cases):
+        place = folder / str(number)
+        try:
+            rows.append((case, *judge(case, template, place)))
+        finally:
+            os.chdir(before)
+            shutil.rmtree(place, ignore_errors=True)
+    return rows

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from constraints import InputError
+from namm.cli.figure import draw
 from namm.cli.main import main
-from namm.cli.report import report
+from namm.cli.report import read_results, report
 from namm.evaluation.training_costs import compute
 from namm.training.folder import LOCK
 from tests.commands import busy
@@ -157,3 +158,22 @@ def test_lines_and_volumes_are_drawn(tmp_path: Path, shape: tuple[int, ...]) -> 
     torch.save({"DPS": torch.rand(4, *shape)}, tmp_path / "one" / "fields.pt")
     report(tmp_path)
     assert (tmp_path / "report.png").stat().st_size > 1000
+
+
+def test_stars_of_the_figure_are_the_distances_of_generation(tmp_path: Path) -> None:
+    def row(task: str, method: str, metric: str, value: float) -> dict[str, Any]:
+        ends = {"value": value, "ci95": [value, value], "protocol": "clean"}
+        return {"task": task, "method": method, "metric": metric, **ends}
+
+    write(tmp_path / "generation", "generation", "mdm", 0.5)
+    stages = {tmp_path / "generation": read_results(tmp_path / "generation" / "results.json")}
+    rows = [
+        row("generation", "mdm", "distance", 0.5),
+        row("generation", "mdm", "mmd", 0.25),
+        row("generation", "untrained", "distance", 0.125),
+        row("inverse", "mdm", "distance", 0.75),
+    ]
+    spent = {"generation": {"mdm": 3e12}, "inverse": {"mdm": 4e12}}
+    training = draw(stages, rows, {}, spent).subfigs[-1].axes[1]
+    assert [line.get_xydata().tolist() for line in training.lines] == [[[3.0, 0.5]]]
+    assert [text.get_text() for text in training.get_legend().get_texts()] == ["mdm, test"]
