@@ -120,6 +120,8 @@ class DiffusersDenoiser(Denoiser):
         return self.std
 
     def calibrate(self, y: Tensor) -> None:
+        if not y.std() > 0:
+            raise InputError(f"Fields of training must differ, got the std {float(y.std()):g}.")
         self.mean.copy_(y.mean())
         self.std.copy_(y.std())
 

@@ -65,7 +65,8 @@ def pack(state: dict[str, Any], half: bool = False, record: bool = False, **fact
         facts: Further facts of the training.
 
     Raises:
-        InputError: If there is no recipe of the part, or a weight is too large for float16.
+        InputError: If there is no recipe of the part, or a weight is not finite, or too large for
+            float16.
     """
     recipes = state.get("hyper_parameters", {})
     part = "denoiser" if "denoiser" in recipes else "mirror"
@@ -76,6 +77,8 @@ def pack(state: dict[str, Any], half: bool = False, record: bool = False, **fact
         for name, weight in state["state_dict"].items()
         if name.startswith(f"{part}.") and not record
     }
+    if bad := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise InputError(f"The weights {bad[0]} are not finite: train the {part} again.")
     counts = {k: c for k, c in state.get("callbacks", {}).items() if "per_step" in c}
     kept = {key: state.get(key) for key in ("global_step", "hyper_parameters", "provenance")}
     about = json.loads(json.dumps({**kept, "callbacks": counts, **facts}))

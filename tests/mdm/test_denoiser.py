@@ -7,7 +7,7 @@ import torch
 import yaml
 from diffusers import UNet2DModel
 
-from constraints import noise
+from constraints import InputError, noise
 from mdm import CosineSchedule, DiffusersDenoiser, GaussianDenoiser, Schedule, load_denoiser
 from namm.cli.lightning import main
 from tests.mdm.small import SCHEDULES, Recall, named, unet
@@ -148,3 +148,9 @@ def test_denoiser_of_a_command_is_loaded(tmp_path: Path) -> None:
     raw = load_denoiser(str(path), "raw").state_dict()
     assert not torch.equal(raw["net.conv_in.weight"], loaded.net.conv_in.weight)
     assert not loaded.training and loaded.provenance["shape"] == [1, 8, 8]
+
+
+@pytest.mark.parametrize("value", [3.0, float("nan")])
+def test_fields_that_do_not_differ_have_no_scale(value: float) -> None:
+    with pytest.raises(InputError, match="must differ"):
+        tiny_denoiser().calibrate(torch.full((4, 1, 8, 8), value))

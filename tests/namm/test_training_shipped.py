@@ -195,6 +195,15 @@ def test_weight_too_large_for_half_is_refused(problem: Path) -> None:
         pack(state, half=True)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_are_no_numbers_are_not_shipped(problem: Path, half: bool) -> None:
+    state = read_checkpoint(last("namm"))
+    name = next(k for k in state["state_dict"] if "inverse_map" in k and "bias" in k)
+    state["state_dict"][name].view(-1)[0] = float("nan")
+    with pytest.raises(InputError, match=name):
+        pack(state, half=half)
+
+
 def test_files_of_the_repository_stay_small() -> None:
     sizes = [f.stat().st_size / 2**20 for f in (ROOT / "pretrained").rglob("*.safetensors")]
     assert sizes and max(sizes) <= 12 and sum(sizes) <= 40  # MiB
