@@ -134,8 +134,8 @@ def test_denoiser_of_a_command_is_loaded(tmp_path: Path) -> None:
             "enable_model_summary": False,
         },
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "-c", str(tmp_path / "config.yaml")])
+    (tmp_path / "mdm.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "-c", str(tmp_path / "mdm.yaml")])
     path = tmp_path / "checkpoints" / "last.ckpt"
     state = torch.load(path, weights_only=True)
     loaded = load_denoiser(str(path))
