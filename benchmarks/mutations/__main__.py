@@ -60,8 +60,10 @@ def catch(root: Path, mutant: Mutant, files: list[str], limit: float) -> str | N
     source = (file := root / mutant.file).read_text("utf-8")
     lines = source.split("\n")
     file.write_text("\n".join([*lines[: mutant.line - 1], mutant.after, *lines[mutant.line :]]))
-    caught = test(root, files or chosen(root, mutant), limit)
-    file.write_text(source)
+    try:
+        caught = test(root, files or chosen(root, mutant), limit)
+    finally:
+        file.write_text(source)
     if caught in (None, "time limit", "collection"):
         return caught
     if test(root, [caught], limit):

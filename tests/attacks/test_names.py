@@ -203,8 +203,8 @@ def test_package_that_lies_in_the_working_directory_is_no_plugin(
 
 
 def test_class_of_an_installed_plugin_may_stand_in_results(site: Path) -> None:
-    install(site, "balance", "poise", "balance:Poise", good("Poise"))
-    plant_results(Path("runs/a/test"), {"class_path": "balance.Poise"})
+    install(site, "balance", "poise", "balance:Counterpoise", good("Counterpoise"))
+    plant_results(Path("runs/a/test"), {"class_path": "balance.Counterpoise"})
     assert main(["report", "runs/a"]) is None
 
 

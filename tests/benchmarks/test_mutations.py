@@ -63,5 +63,6 @@ def test_mutation_is_caught_by_a_test_that_passes_without_it(tmp_path: Path) -> 
     one = Mutant("toy/a.py", 2, "    return 2", "    return (1)")
 
     assert catch(tmp_path, one, ["test_a.py"], 100) == "test_a.py::test_two"
-    assert catch(tmp_path, one, ["test_b.py"], 100) is None
+    with pytest.raises(SystemExit, match="test_three fails without a mutation"):
+        catch(tmp_path, one, ["test_b.py"], 100)
     assert (tmp_path / "toy/a.py").read_text().endswith("return 2\n")

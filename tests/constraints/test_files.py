@@ -26,7 +26,8 @@ def test_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
 def test_parts_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    parts = [f".a.h5.{pid}.part" for pid in (dead.pid, os.getpid(), os.getppid(), 1)]
+    alive = {os.getpid(), os.getppid(), 1}
+    parts = [f".a.h5.{pid}.part" for pid in (dead.pid, *alive)]
     others = [".a.h5.part", f"a.h5.{dead.pid}.part", f".a.h5.{dead.pid}.parts", ".x.tmp"]
     for name in (*parts, *others):
         (tmp_path / name).write_text("")
