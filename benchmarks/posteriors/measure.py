@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -96,11 +96,13 @@ def measure(kind: str, d: int, task: str, plan: Plan) -> Row:
     truth = problem(kind, d, task, "evaluate", plan.reference)
     trials = [problem(kind, d, task, f"tune {i}", plan.reference // 2) for i in range(2)]
     seeds = [derive_seed("evaluate", i) for i in range(plan.n * plan.seeds)]
-    if task in ("disc", "quantised"):
+    if task == "disc":
         again = problem(kind, d, task, "floor", len(seeds)).reference
     else:  # of the same measurement, after the samples of the reference
-        more = plan.reference + len(seeds)
-        again = problem(kind, d, task, "evaluate", more).reference[plan.reference :]
+        whole = problem(kind, d, task, "evaluate", plan.reference + len(seeds))
+        again = whole.reference[plan.reference :]
+        if task == "quantised":  # whose accepted draws depend on their number
+            truth = replace(whole, reference=whole.reference[: plan.reference])
     values = [scores(truth, y) for y in again.chunk(plan.seeds)]
     free = {"n": len(seeds), "calls": 0, "vjps": 0, "flops": None, "seconds": 0.0}
     about = {"task": truth.name, "method": "exact samples", "protocol": "floor"}

@@ -26,6 +26,8 @@ def test_quick_run(tmp_path: Path) -> None:
                 row = rows[f"mixture-2-{task}", name, f"{calls} calls", "sw2"]
                 assert math.isfinite(row["value"]) and row["sd"] >= 0
                 assert row["calls"] <= calls
+    floor = rows["mixture-2-quantised", "exact samples", "floor", "violation"]
+    assert floor["value"] == 0  # exact samples round to the measurement
     text = (tmp_path / "results.md").read_text()
     assert text.count("\n| mixture-2-noisy | ") == 2 + 2 * len(QUICK.budgets)
     assert (tmp_path / "quality.png").stat().st_size > 1000
