@@ -50,3 +50,13 @@ def test_sample_is_the_same_alone_and_in_a_batch(
 
     assert torch.equal(together, torch.cat([TotalBrightness()(field[None]) for field in x]))
     assert torch.equal(together[5:], TotalBrightness()(x[5:]))
+
+
+def test_nearest_image_moves_all_pixels_alike() -> None:
+    x = torch.rand(3, 1, 4, 4)
+    projection = TotalBrightness(5.0).project(x)
+    shift = projection.x - x
+    torch.testing.assert_close(projection.x.sum(dim=(1, 2, 3)), torch.full((3,), 5.0))
+    torch.testing.assert_close(shift, shift[:, :, :1, :1].expand_as(x))
+    length = torch.linalg.vector_norm(shift.flatten(1), dim=1)
+    torch.testing.assert_close(projection.report["moved"], length)

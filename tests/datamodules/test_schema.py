@@ -19,6 +19,7 @@ from datamodules import (
     read_attributes,
     write_fields,
 )
+from datamodules.schema import read_shape
 from tests.datamodules.sources import Anything, burgers, plain, write
 from tests.disk import small_disk
 
@@ -196,3 +197,26 @@ def test_fields_that_are_no_fields_are_named(fields: Any, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="split 'val' must be numbers"):
         write_fields(tmp_path / "a.h5", {"train": torch.zeros(2, 1, 4), "val": fields}, {}, {})
     assert not [*tmp_path.iterdir()]
+
+
+def test_chunks_of_another_number_are_refused(tmp_path: Path) -> None:
+    for rows in (1, 2):
+        with pytest.raises(InputError, match=rf"3 fields, but {rows} came"):
+            chunks = (3, [torch.zeros(rows, 1, 4)])
+            write_fields(tmp_path / "a.h5", {"train": chunks}, {}, {})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_file_without_fields_has_no_shape(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["schema"] = "namm-field/1"
+    with pytest.raises(InputError, match="holds no fields"):
+        read_shape(tmp_path / "a.h5")
+
+
+def test_text_in_brackets_stays_text(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["note"] = "[about the data"
+        file.attrs["bytes"] = np.bytes_(b'{"a": 1}')
+    found = read_attributes(tmp_path / "a.h5")
+    assert found["note"] == "[about the data" and found["bytes"] == {"a": 1}

@@ -346,3 +346,8 @@ def test_more_processes_than_fields_are_refused() -> None:
     setup(2)
     with pytest.raises(InputError, match=r"\b2 processes.*\b1\b"):
         setup(1)
+
+
+def test_few_answers_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="3 samples or more, got 2 of 1 fields"):
+        Inverse(tiny_denoiser(), Burgers(), Select(-1, 3, 8), DPS(), fields=1, samples=2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from constraints import Burgers, Constraint, Distance, Given, Sum, derive_seed
+from constraints import Burgers, Constraint, Distance, Given, InputError, Sum, derive_seed
 from mdm import Ancestral, ChainSampler, DPMSolver, Generation
 from tests.mdm.small import tiny_mdm
 from tests.problems import (
@@ -180,3 +180,8 @@ def test_two_processes_draw_the_samples_of_one(tmp_path: Path) -> None:
     assert (row["n"], row["calls"]) == (5, 3)
     (row,) = pick(found, method="data")
     assert row["n"] == 6
+
+
+def test_few_samples_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="at least 3 samples to compare, got 2"):
+        Generation(tiny_denoiser(), Burgers(), samples=2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from constraints import InputError
 from mdm import DDIM, Ancestral, Schedule, VPSchedule, descend
 from tests.mdm.small import SCHEDULES, named
 
@@ -99,3 +100,19 @@ def test_published_chain_has_its_coefficients() -> None:
         assert c1 + c2 * math.sqrt(kept[i]) == pytest.approx(math.sqrt(before[i]))
     assert step[2] == pytest.approx(0.0074, abs=5e-5)
     assert step[:2] == pytest.approx([1, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"steps": 1}, {"start": 0.4, "end": 0.5}, {"end": 0.0}])
+def test_grid_that_has_no_room_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"DDIM expects (steps|end) in"):
+        DDIM(**{"steps": 4, "end": 0.1, **options})  # type: ignore[arg-type]
+
+
+def test_grid_is_uniform_in_the_logarithm_of_the_noise_down_to_its_end() -> None:
+    schedule = VPSchedule()
+    times = DDIM(5, start=0.8, end=0.1).times(schedule)
+    assert len(times) == 6 and times[-1] == 0
+    torch.testing.assert_close(times[[0, -2]], times.new_tensor([0.8, 0.1]), rtol=1e-6, atol=0)
+    alpha, sigma = schedule(times[:-1])
+    steps = (alpha.log() - sigma.log()).diff()
+    torch.testing.assert_close(steps, steps[:1].expand(4), rtol=1e-5, atol=0)

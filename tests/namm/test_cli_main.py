@@ -1,6 +1,6 @@
 """The command line: help, verbs, plug-ins and a quiet start."""
 
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import pytest
@@ -65,3 +65,16 @@ def test_starts_without_chatter(problem: Path) -> None:
     assert not done.stdout
     lines = [line for line in done.stderr.splitlines() if line]
     assert lines == ["`Trainer.fit` stopped: `max_steps=6` reached."]
+
+
+def test_version_is_the_version_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) is None
+    assert capsys.readouterr().out == f"namm {version('namm')}\n"
+
+
+def test_verb_that_is_none_brings_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["tset"]) == 2
+    assert "there is no verb 'tset'" in (error := capsys.readouterr().err)
+    assert error.endswith("did you mean: test?\n")

@@ -177,3 +177,9 @@ def test_stars_of_the_figure_are_the_distances_of_generation(tmp_path: Path) -> 
     training = draw(stages, rows, {}, spent).subfigs[-1].axes[1]
     assert [line.get_xydata().tolist() for line in training.lines] == [[[3.0, 0.5]]]
     assert [text.get_text() for text in training.get_legend().get_texts()] == ["mdm, test"]
+
+
+def test_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no results below"):
+        report(tmp_path)
+    assert not [*tmp_path.iterdir()]
