@@ -174,9 +174,11 @@ def run_once(job: Job, title: str, remedy: str) -> None:
     Raises:
         InputError: If its folder holds something else.
     """
-    if why := difference(job):
+    finished = job.read("finished.json")
+    # a series compares trainings of different steps: fewer steps are another training
+    if why := difference(job) or (", ".join(steps(job)) if finished else ""):
         raise InputError(f"{job.folder} holds another '{job.name}': {why}. {remedy}")
-    if not job.read("finished.json"):
+    if not finished:
         print(f"{title}namm {join(job.argv)}", flush=True)
         run(job)
 

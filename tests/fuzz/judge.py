@@ -50,11 +50,10 @@ def watchdog(seconds: int) -> Iterator[None]:
 def lay_out(case: Case, template: Path, folder: Path) -> list[str]:
     """Makes the files of a case, and returns its command."""
     shutil.copytree(template, folder, symlinks=True)
-    os.chdir(folder)
-    write("problem.yaml", case.config)
-    file, damage = case.damage
-    if file:
-        Path(file).write_bytes(DAMAGES[damage](Path(file).read_bytes(), random.Random(0)))
+    write(folder / "problem.yaml", case.config)
+    file, damage = folder / case.damage[0], case.damage[1]
+    if damage:
+        file.write_bytes(DAMAGES[damage](file.read_bytes(), random.Random(0)))
     verb, *words = case.argv or [""]
     needs_files = verb in ("fit", "validate", "test", "predict") and "-c" not in words
     return [verb, *(["-c", "trainer.yaml", "-c", "problem.yaml"] if needs_files else []), *words]
@@ -103,6 +102,7 @@ def kept(case: Case) -> bool:
 def judge(case: Case, template: Path, folder: Path) -> tuple[str, str]:
     """Runs a case: `clear`, `accepted`, `silent`, `traceback` or `hung`, and its words."""
     argv = lay_out(case, template, folder)
+    os.chdir(folder)
     found, words = answer(argv)
     if found == "accepted":
         try:
