@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .base import Constraint
 from .batch import Given
-from .errors import InputError, check_fields
+from .errors import check_fields
 from .ranges import PositiveFloat, PositiveInt
 
 
@@ -52,8 +52,6 @@ class Burgers(Constraint):
         substeps: PositiveInt = 5,
     ) -> None:
         super().__init__()
-        if scheme not in ("euler", "crank_nicolson"):
-            raise InputError(f"Unknown scheme '{scheme}': use 'euler' or 'crank_nicolson'.")
         self.scheme = scheme
         self.viscosity = viscosity
         self.length = length
